@@ -1,0 +1,407 @@
+"""Glow: an invertible network with an exact likelihood.
+
+One step of flow is actnorm, an invertible 1x1 convolution and an affine coupling; a level is a squeeze and K steps; between levels half of
+the channels leave with a Gaussian whose mean and scale are read from the half that stays. With z = f(x),
+
+    log p(x) = log N(z; prior) + log |det df/dx|.
+
+Reference: Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", NeurIPS 2018, https://arxiv.org/abs/1807.03039
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaebm.checkpoints import Checkpoint, load_weights
+from vaebm.errors import UserError, did_you_mean
+from vaebm.noise import content_keys, normal, uniform
+
+
+@dataclass(frozen=True)
+class GlowArchitecture:
+    """L levels of K steps; ``image_shape`` is (H, W, C) with H and W divisible by 2^L, ``width`` the channels inside a coupling."""
+
+    image_shape: tuple[int, int, int] = (32, 32, 3)
+    levels: int = 3
+    steps: int = 8
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        height, width, _ = self.image_shape
+        if min(self.levels, self.steps, self.width) < 1:
+            raise UserError("architecture: levels, steps and width must be at least 1")
+        if height % 2**self.levels or width % 2**self.levels:
+            raise UserError(f"architecture: {self.levels} levels halve {height}x{width} images to a fraction of a pixel; lower levels")
+
+
+class ActNorm(nn.Module):
+    """y = (x + bias) exp(log_scale), per channel; the first batch decides both so that y has mean 0 and variance 1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.log_scale = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.observing = False  # set by Glow.initialise
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, H, W) -> the same, ()
+        if self.observing:
+            variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+            self.bias.copy_(-mean[:, None, None])
+            self.log_scale.copy_(-0.5 * (variance[:, None, None] + 1e-6).log())
+        return (x + self.bias) * self.log_scale.exp(), x.shape[2] * x.shape[3] * self.log_scale.sum()
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return y * (-self.log_scale).exp() - self.bias
+
+
+class InvertibleConv(nn.Module):
+    """A 1x1 convolution by a square matrix W, started at a random rotation; log |det| = H W log |det W|."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linalg.qr(torch.randn(channels, channels))[0])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, H, W) -> the same, ()
+        # float64 for the determinant: C <= 48, so it costs nothing, and the term is multiplied by H W.
+        log_det = torch.linalg.slogdet(self.weight.double()).logabsdet.float()
+        with torch.autocast(x.device.type, enabled=False):  # only coupling networks may run in half precision
+            return F.conv2d(x, self.weight[:, :, None, None]), x.shape[2] * x.shape[3] * log_det
+
+    def inverse(self, y: Tensor) -> Tensor:
+        weight = torch.linalg.inv(self.weight.double()).float()
+        return F.conv2d(y, weight[:, :, None, None])
+
+
+class ScaledConv(nn.Module):
+    """A convolution followed by an actnorm, folded into one kernel: y = exp(log_scale) (w * x + bias)."""
+
+    def __init__(self, channels: int, out_channels: int, kernel: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, channels, kernel, kernel) * 0.05)
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.log_scale = nn.Parameter(torch.zeros(out_channels))
+        self.observing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.observing:
+            variance, mean = torch.var_mean(F.conv2d(x, self.weight, padding="same"), dim=(0, 2, 3), correction=0)
+            self.bias.copy_(-mean)
+            self.log_scale.copy_(-0.5 * (variance + 1e-6).log())
+        scale = self.log_scale.exp()
+        return F.conv2d(x, self.weight * scale[:, None, None, None], self.bias * scale, padding="same")
+
+
+class ZeroConv(nn.Module):
+    """A 3x3 convolution that starts at zero, with a learned gain exp(3 log_scale): what it feeds starts as the identity."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out_channels, channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.log_scale = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = (3 * self.log_scale).exp()
+        return F.conv2d(x, self.weight * scale[:, None, None, None], self.bias * scale, padding="same")
+
+
+class Coupling(nn.Module):
+    """y_a = x_a, y_b = (x_b + shift(x_a)) s(x_a) with s = sigmoid(h(x_a) + 2), which starts at 0.88 and never grows past 1."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.net = nn.Sequential(
+            ScaledConv(half, width, 3), nn.ReLU(), ScaledConv(width, width, 1), nn.ReLU(), ZeroConv(width, 2 * (channels - half))
+        )
+
+    def _shift_and_log_scale(self, x_a: Tensor) -> tuple[Tensor, Tensor]:
+        # Half precision, where a caller turned autocast on, ends here.
+        shift, raw = self.net(x_a).float().chunk(2, dim=1)
+        return shift, F.logsigmoid(raw + 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, H, W) -> the same, (N,)
+        x_a, x_b = halves(x)
+        shift, log_scale = self._shift_and_log_scale(x_a)
+        return torch.cat([x_a, (x_b + shift) * log_scale.exp()], dim=1), log_scale.sum(dim=(1, 2, 3))
+
+    def inverse(self, y: Tensor) -> Tensor:
+        y_a, y_b = halves(y)
+        shift, log_scale = self._shift_and_log_scale(y_a)
+        return torch.cat([y_a, y_b * (-log_scale).exp() - shift], dim=1)
+
+
+class Step(nn.Module):
+    """Actnorm, 1x1 convolution, coupling."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([ActNorm(channels), InvertibleConv(channels), Coupling(channels, width)])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_det = x.new_zeros(len(x))
+        for part in self.parts:
+            x, term = part(x)
+            log_det = log_det + term
+        return x, log_det
+
+    def inverse(self, y: Tensor) -> Tensor:
+        for part in reversed(self.parts):
+            y = part.inverse(y)
+        return y
+
+
+class Glow(nn.Module):
+    """The flow. Images enter as x in [-1/2, 1/2), (N, C, H, W); ``z`` is one tensor per level, the coarsest last."""
+
+    def __init__(self, architecture: GlowArchitecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        height, width, channels = architecture.image_shape
+        self.levels, self.priors = nn.ModuleList(), nn.ModuleList()
+        self.z_shapes: list[tuple[int, int, int]] = []  # (C, H, W) of every z
+        for level in range(architecture.levels):
+            channels, height, width = 4 * channels, height // 2, width // 2
+            self.levels.append(nn.ModuleList(Step(channels, architecture.width) for _ in range(architecture.steps)))
+            if level < architecture.levels - 1:
+                kept = channels // 2
+                self.priors.append(ZeroConv(kept, 2 * (channels - kept)))
+                self.z_shapes.append((channels - kept, height, width))
+                channels = kept
+            else:
+                self.z_shapes.append((channels, height, width))
+        self.top = nn.Parameter(torch.zeros(2 * channels, 1, 1))  # mean and log scale of the last z, per channel
+        self.to(memory_format=torch.channels_last)  # several times faster than NCHW on CPUs
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Set every actnorm from a batch x (N, C, H, W) so that its output has mean 0 and variance 1 on that batch."""
+        layers = [m for m in self.modules() if isinstance(m, ActNorm | ScaledConv)]
+        for layer in layers:
+            layer.observing = True
+        self.log_prob(x)
+        for layer in layers:
+            layer.observing = False
+
+    def _prior(self, level: int, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log scale of the z that leaves at ``level``, given what stays."""
+        statistics = self.priors[level](kept).float() if level < len(self.priors) else self.top.expand(len(kept), -1, 1, 1)
+        mean, log_scale = statistics.chunk(2, dim=1)
+        return mean, log_scale
+
+    def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Map x (N, C, H, W) to z; return z, log |det dz/dx| (N,) and log prior(z) (N,)."""
+        zs: list[Tensor] = []
+        log_det = log_prior = x.new_zeros(len(x))
+        for level, steps in enumerate(self.levels):
+            x = channels_last(F.pixel_unshuffle(x, 2))  # (N, 4C, H/2, W/2)
+            for step in steps:
+                x, term = step(x)
+                log_det = log_det + term
+            kept, z = halves(x) if level < len(self.priors) else (x, x)
+            mean, log_scale = self._prior(level, kept)
+            log_prior = log_prior + normal_log_prob(z, mean, log_scale)
+            zs.append(z)
+            x = kept
+        return zs, log_det, log_prior
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the exact log density (N,) in nats of x (N, C, H, W), with respect to dx."""
+        _, log_det, log_prior = self(x)
+        return log_det + log_prior
+
+    def decode(self, eps: Sequence[Tensor], temperature: float = 1.0) -> Tensor:
+        """Map standard normal noise, one (N, *z_shape) per level, to x: z = mean + temperature sigma eps, then the inverse flow."""
+        x = channels_last(eps[-1])
+        for level in reversed(range(len(self.levels))):
+            mean, log_scale = self._prior(level, x)
+            z = mean + temperature * log_scale.exp() * eps[level]
+            x = self._undo(level, torch.cat([x, z], dim=1) if level < len(self.priors) else z)
+        return x
+
+    def inverse(self, zs: Sequence[Tensor]) -> Tensor:
+        """Undo :meth:`forward`: the x (N, C, H, W) whose code is z."""
+        x = zs[-1]
+        for level in reversed(range(len(self.levels))):
+            x = self._undo(level, torch.cat([x, zs[level]], dim=1) if level < len(self.priors) else x)
+        return x
+
+    def _undo(self, level: int, x: Tensor) -> Tensor:
+        x = channels_last(x)
+        for step in reversed(self.levels[level]):  # type: ignore[call-overload]
+            x = step.inverse(x)
+        return channels_last(F.pixel_shuffle(x, 2))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Split the channels in two; the first part is made dense because a convolution reads it."""
+    kept = x.shape[1] // 2
+    return channels_last(x[:, :kept]), x[:, kept:]
+
+
+def normal_log_prob(z: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """log N(z; mean, exp(log_scale)^2), summed over all but the first axis: (N,)."""
+    terms = -0.5 * math.log(2 * math.pi) - log_scale - 0.5 * ((z - mean) * (-log_scale).exp()) ** 2
+    return terms.sum(dim=(1, 2, 3))
+
+
+def dequantise(images: Tensor, u: Tensor) -> Tensor:
+    """x = (images + u) / 256 - 1/2 for bytes (N, C, H, W) and u in [0, 1): x in [-1/2, 1/2)."""
+    return (images.float() + u) / 256 - 0.5
+
+
+def image_log_prob(glow: Glow, images: Tensor, u: Tensor) -> Tensor:
+    """log p(x) - D log 256 (N,): the density of the dequantised image, rescaled to bins of width 1.
+
+    Averaged over u ~ U[0, 1)^D it bounds the log probability of the 8-bit image from below (Theis et al., "A note on the evaluation of
+    generative models", ICLR 2016, section 3.1).
+    """
+    return glow.log_prob(dequantise(images, u)) - images[0].numel() * math.log(256)
+
+
+def bits_per_dim(log_prob: Any, dimensions: int) -> Any:
+    """Turn nats per image into bits per dimension: -log_prob / (D log 2). Uniform bytes cost 8."""
+    return -log_prob / (dimensions * math.log(2))
+
+
+@dataclass(frozen=True)
+class GlowSampling:
+    """``temperature`` multiplies the standard deviation of every prior; 1 draws from the model."""
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 2:
+            raise UserError(f"sampling.temperature {self.temperature}: needed a number in [0, 2]")
+
+
+class GlowSystem:
+    """Glow as a system under test: scores by log probability in nats, samples by the inverse flow.
+
+    The dequantisation noise of a score is keyed by the bytes of the image, so that a score is a function of the image alone.
+
+    Args:
+        glow: the flow, in float32.
+        sampling: how samples are drawn.
+        size: ``"mini"``, ``"small"`` or ``"paper"``.
+        weights_hash: sha256 of the weights, for the fingerprint.
+        device: where to compute.
+        batch_size: images per pass; does not change results.
+        seed: seed of dequantisation and sampling noise.
+    """
+
+    kind = "glow"
+
+    def __init__(
+        self,
+        glow: Glow,
+        sampling: GlowSampling,
+        *,
+        size: str = "mini",
+        weights_hash: str = "",
+        device: torch.device | str = "cpu",
+        batch_size: int = 100,
+        seed: int = 0,
+    ) -> None:
+        self.glow, self.sampling, self.size = glow.to(device).eval(), sampling, size
+        self.device, self.batch_size, self.seed = torch.device(device), batch_size, seed
+        self.image_shape = glow.architecture.image_shape
+        self.fingerprint = {"kind": self.kind, "weights": weights_hash, "seed": seed, "temperature": sampling.temperature}
+        self.protocol = {
+            "score": "log p(x), nats",
+            "estimator": "exact log-likelihood, uniform dequantisation, 1 draw",
+            "temperature": sampling.temperature,
+        }
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int = 100,
+        seed: int = 0,
+        origin: str = "checkpoint",
+        **options: Any,
+    ) -> "GlowSystem":
+        """Build the system that a checkpoint describes.
+
+        Args:
+            origin: where the checkpoint came from, for error messages.
+            options: override the card's sampling recipe: ``temperature``.
+
+        Raises:
+            UserError: an option is unknown, or the weights do not fit the card.
+        """
+        card = checkpoint.card
+        recipe = override(card["sampling"], options, origin)
+        architecture = card["architecture"]
+        glow = Glow(GlowArchitecture(**{**architecture, "image_shape": tuple(architecture["image_shape"])}))
+        load_weights(glow, checkpoint.weights, origin)
+        return cls(
+            glow,
+            GlowSampling(**recipe),
+            size=card["size"],
+            weights_hash=card["sha256"],
+            device=device,
+            batch_size=batch_size,
+            seed=seed,
+        )
+
+    @torch.no_grad()
+    def score(self, images: np.ndarray) -> np.ndarray:
+        """Return log p (float64, (N,)) in nats of uint8 images (N, H, W, C)."""
+        check_images(images, self.image_shape)
+        scores = np.empty(len(images))
+        for start in range(0, len(images), self.batch_size):
+            part = images[start : start + self.batch_size]
+            height, width, channels = self.image_shape
+            u = uniform(self.seed, content_keys(part), "dequantisation", (channels, height, width), self.device)
+            bytes_ = torch.from_numpy(part.transpose(0, 3, 1, 2).copy()).to(self.device)
+            scores[start : start + len(part)] = image_log_prob(self.glow, bytes_, u).double().cpu().numpy()
+        return scores
+
+    @torch.no_grad()
+    def sample(self, seeds: Sequence[int]) -> np.ndarray:
+        """Return one uint8 image (N, H, W, C) per seed."""
+        out = [np.empty((0, *self.image_shape), dtype=np.uint8)]
+        for start in range(0, len(seeds), self.batch_size):
+            part = seeds[start : start + self.batch_size]
+            eps = [normal(self.seed, part, f"eps_z.{i}", shape, self.device) for i, shape in enumerate(self.glow.z_shapes)]
+            x = self.glow.decode(eps, self.sampling.temperature)
+            # The inverse of a trained flow can overflow far from the data; such a pixel becomes mid-grey instead of undefined.
+            levels = ((x.nan_to_num(0.0, 1.0, -1.0) + 0.5) * 256).floor().clamp(0, 255)
+            out.append(levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+        return np.concatenate(out)
+
+
+def override(recipe: dict[str, Any], options: dict[str, Any], origin: str) -> dict[str, Any]:
+    """Replace entries of a card's sampling recipe.
+
+    Raises:
+        UserError: an option that the recipe does not have.
+    """
+    for name in options:
+        if name not in recipe:
+            raise UserError(f"{origin}: unknown option {name!r}.{did_you_mean(name, recipe)}")
+    return {**recipe, **options}
+
+
+def check_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> None:
+    """Refuse anything but uint8 (N, *image_shape).
+
+    Raises:
+        UserError: with what was found and what was needed.
+    """
+    if images.dtype != np.uint8 or images.shape[1:] != tuple(image_shape):
+        raise UserError(f"images: found {images.dtype} {images.shape}, needed uint8 (N, {', '.join(map(str, image_shape))})")

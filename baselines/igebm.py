@@ -1,0 +1,231 @@
+"""IGEBM: an energy of pixels, sampled and trained by Langevin dynamics in pixel space.
+
+p(x) is proportional to exp(-E(x)) on images x = bytes / 255 in [0, 1], with E a residual network whose convolutions have spectral norm 1.
+
+Reference: Du and Mordatch, "Implicit Generation and Modeling with Energy-Based Models", NeurIPS 2019, https://arxiv.org/abs/1903.08689
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
+
+from baselines.glow import check_images, override
+from vaebm.checkpoints import Checkpoint, load_weights
+from vaebm.errors import UserError
+from vaebm.noise import normal, uniform
+from vaebm.training.batches import to_uint8, to_unit
+
+
+@dataclass(frozen=True)
+class IGEBMArchitecture:
+    """``width`` channels at half resolution, twice as many below; ``image_shape`` is (H, W, C) with H and W divisible by 8."""
+
+    image_shape: tuple[int, int, int] = (32, 32, 3)
+    width: int = 32
+
+    def __post_init__(self) -> None:
+        if self.image_shape[0] % 8 or self.image_shape[1] % 8 or self.width < 1:
+            raise UserError("architecture: image_shape needs H and W divisible by 8, and width must be at least 1")
+
+
+class Block(nn.Module):
+    """y = skip(x) + conv3x3(lrelu(conv3x3(lrelu(x)))), after average pooling by 2 where ``down``."""
+
+    def __init__(self, channels: int, out_channels: int, *, down: bool) -> None:
+        super().__init__()
+        self.down = down
+        self.first = spectral_norm(nn.Conv2d(channels, out_channels, 3, padding=1))
+        self.second = spectral_norm(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Identity() if channels == out_channels else spectral_norm(nn.Conv2d(channels, out_channels, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.down:
+            x = F.avg_pool2d(x, 2)
+        return self.skip(x) + self.second(F.leaky_relu(self.first(F.leaky_relu(x, 0.2)), 0.2))
+
+
+class IGEBM(nn.Module):
+    """The energy E: (N, C, H, W) in [0, 1] -> (N,).
+
+    The kernel of every convolution, as a matrix (C_out, C_in k^2), has largest singular value 1. The power iteration runs in training mode
+    only and its vectors are buffers, so that in evaluation mode E is a fixed function. The last layer is free and sets the scale of E.
+    """
+
+    def __init__(self, architecture: IGEBMArchitecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        width = architecture.width
+        self.stem = spectral_norm(nn.Conv2d(architecture.image_shape[2], width, 4, stride=2, padding=1))
+        self.blocks = nn.Sequential(
+            Block(width, width, down=False),
+            Block(width, 2 * width, down=True),
+            Block(2 * width, 2 * width, down=False),
+            Block(2 * width, 4 * width, down=True),
+        )
+        self.last = nn.Linear(4 * width, 1)
+        self.to(memory_format=torch.channels_last)  # several times faster than NCHW on CPUs
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem((2 * x - 1).contiguous(memory_format=torch.channels_last))  # (N, w, H/2, W/2)
+        h = F.leaky_relu(self.blocks(h), 0.2)  # (N, 4w, H/8, W/8)
+        with torch.autocast(x.device.type, enabled=False):  # half precision would lose the small differences between energies
+            return self.last(h.float().sum(dim=(2, 3))).squeeze(1)
+
+
+def langevin(
+    energy: Callable[[Tensor], Tensor],
+    x: Tensor,
+    noise: Callable[[int], Tensor],
+    *,
+    steps: int,
+    step_size: float,
+    noise_scale: float,
+    gradient_clip: float | None = None,
+    bounds: tuple[float, float] | None = None,
+) -> Tensor:
+    """Run x <- clip(x - step_size clip(dE/dx, +-gradient_clip) + noise_scale n_k, bounds) for k = 0, ..., steps - 1.
+
+    With noise_scale = sqrt(2 step_size) and no clipping it converges, for small steps, to exp(-E) / Z. The published setting (step_size 10,
+    noise_scale 0.005, gradient_clip 0.01, bounds (0, 1)) is far colder than that, and is what the energies are trained for.
+
+    Args:
+        energy: (N, ...) -> (N,).
+        x: where the chains start, (N, ...).
+        noise: k -> standard normal noise of x's shape.
+
+    Returns:
+        Where the chains end, (N, ...), detached.
+    """
+    x = x.detach()
+    for k in range(steps):
+        x.requires_grad_(True)
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(energy(x).sum(), x)
+        if gradient_clip is not None:
+            gradient = gradient.clamp(-gradient_clip, gradient_clip)
+        x = x.detach() - step_size * gradient + noise_scale * noise(k)
+        if bounds is not None:
+            x = x.clamp(*bounds)
+    return x
+
+
+@dataclass(frozen=True)
+class LangevinRecipe:
+    """How a chain moves; see :func:`langevin`."""
+
+    steps: int = 60
+    step_size: float = 10.0
+    noise_scale: float = 0.005
+    gradient_clip: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.step_size <= 0 or self.noise_scale < 0 or self.gradient_clip <= 0:
+            raise UserError(f"Langevin recipe {asdict(self)}: step_size and gradient_clip must be positive, the others not negative")
+
+
+def run_chains(energy: IGEBM, x: Tensor, noise: Callable[[int], Tensor], recipe: LangevinRecipe) -> Tensor:
+    """Run :func:`langevin` on images in [0, 1]. The normalised kernels are computed once: the weights do not change in a chain."""
+    with parametrize.cached():
+        return langevin(energy, x, noise, **asdict(recipe), bounds=(0.0, 1.0))
+
+
+class IGEBMSystem:
+    """IGEBM as a system under test: scores by -E(bytes / 255), samples by a chain from uniform noise.
+
+    Args:
+        energy: the network, in float32.
+        sampling: the chain.
+        size: ``"mini"``, ``"small"`` or ``"paper"``.
+        weights_hash: sha256 of the weights, for the fingerprint.
+        device: where to compute.
+        batch_size: images per pass; does not change results.
+        seed: seed of the chains' noise.
+    """
+
+    kind = "igebm"
+
+    def __init__(
+        self,
+        energy: IGEBM,
+        sampling: LangevinRecipe,
+        *,
+        size: str = "mini",
+        weights_hash: str = "",
+        device: torch.device | str = "cpu",
+        batch_size: int = 100,
+        seed: int = 0,
+    ) -> None:
+        # Evaluation mode: the power iteration stands still. Frozen: a chain needs gradients of x alone.
+        self.energy, self.sampling, self.size = energy.to(device).eval().requires_grad_(False), sampling, size
+        self.device, self.batch_size, self.seed = torch.device(device), batch_size, seed
+        self.image_shape = energy.architecture.image_shape
+        self.fingerprint = {"kind": self.kind, "weights": weights_hash, "seed": seed, **asdict(sampling)}
+        self.protocol = {
+            "score": "-E(x)",
+            "estimator": "unnormalised log density, x = bytes / 255 without noise",
+            "sampler": f"{sampling.steps} Langevin steps from uniform noise",
+        }
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int = 100,
+        seed: int = 0,
+        origin: str = "checkpoint",
+        **options: Any,
+    ) -> "IGEBMSystem":
+        """Build the system that a checkpoint describes.
+
+        Args:
+            origin: where the checkpoint came from, for error messages.
+            options: override the card's sampling recipe: ``steps``, ``step_size``, ``noise_scale``, ``gradient_clip``.
+
+        Raises:
+            UserError: an option is unknown, or the weights do not fit the card.
+        """
+        card = checkpoint.card
+        recipe = override(card["sampling"], options, origin)
+        architecture = card["architecture"]
+        energy = IGEBM(IGEBMArchitecture(**{**architecture, "image_shape": tuple(architecture["image_shape"])}))
+        load_weights(energy, checkpoint.weights, origin)
+        return cls(
+            energy,
+            LangevinRecipe(**recipe),
+            size=card["size"],
+            weights_hash=card["sha256"],
+            device=device,
+            batch_size=batch_size,
+            seed=seed,
+        )
+
+    @torch.no_grad()
+    def score(self, images: np.ndarray) -> np.ndarray:
+        """Return -E (float64, (N,)) of uint8 images (N, H, W, C)."""
+        check_images(images, self.image_shape)
+        scores = np.empty(len(images))
+        for start in range(0, len(images), self.batch_size):
+            part = torch.from_numpy(images[start : start + self.batch_size].transpose(0, 3, 1, 2).copy())
+            scores[start : start + len(part)] = -self.energy(to_unit(part.to(self.device))).double().cpu().numpy()
+        return scores
+
+    def sample(self, seeds: Sequence[int]) -> np.ndarray:
+        """Return one uint8 image (N, H, W, C) per seed."""
+        height, width, channels = self.image_shape
+        shape = (channels, height, width)
+        out = [np.empty((0, *self.image_shape), dtype=np.uint8)]
+        for start in range(0, len(seeds), self.batch_size):
+            part = seeds[start : start + self.batch_size]
+            x = uniform(self.seed, part, "x_0", shape, self.device)
+            noise = lambda k, part=part: normal(self.seed, part, f"langevin.{k}", shape, self.device)
+            out.append(to_uint8(run_chains(self.energy, x, noise, self.sampling)))
+        return np.concatenate(out)

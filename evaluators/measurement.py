@@ -1,0 +1,90 @@
+"""The one row type of the project: every table, plot and gate is a view of Measurements."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number with what decides its meaning.
+
+    Attributes:
+        suite: suite that made it, e.g. ``"ood"``.
+        system: name of the system under test, e.g. ``"vaebm"``.
+        dataset: data set the number is about, e.g. ``"svhn"`` (for OOD: the out-distribution; the in-distribution is in ``protocol``).
+        metric: e.g. ``"auroc"``.
+        value: the number; ``None`` when it could not be had, and ``note`` says why.
+        low, high: 95 % interval, where there is one.
+        n: number of images behind the number (for OOD: in-distribution + out-distribution images).
+        seed: seed of the run.
+        role: ``"headline"`` (the paper's number), ``"diagnostic"`` (a part or variant of it) or ``"control"`` (zero-parameter baseline).
+        variant: which variant a diagnostic row shows, e.g. ``"log_p"``; empty for the headline.
+        size: ``"mini"``, ``"small"``, ``"paper"`` or empty (no trained model, or not known).
+        protocol: all that decides comparability (reference split, N, resize, estimator, steps ...). Rows whose protocols differ are never
+            ranked against each other silently.
+        provenance: hashes of weights and data, package versions, commit, device, dtype, seconds.
+        origin: ``"measured"`` or ``"published"``.
+        note: reason for an empty value, or a caveat that belongs beside the number.
+    """
+
+    suite: str
+    system: str
+    dataset: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    seed: int | None = None
+    role: str = "headline"
+    variant: str = ""
+    size: str = ""
+    protocol: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    origin: str = "measured"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"{self.system}/{self.dataset}/{self.metric}: a measurement must be finite, found {self.value}")
+        if self.value is None and not self.note:
+            raise ValueError(f"{self.system}/{self.dataset}/{self.metric}: an empty measurement must say why in `note`")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> "Measurement":
+        """Read a dictionary written by :meth:`to_json`; unknown keys of newer versions are an error."""
+        known = {f.name for f in fields(cls)}
+        unknown = set(row) - known
+        if unknown:
+            raise ValueError(f"unknown measurement fields {sorted(unknown)}: written by a newer version?")
+        return cls(**row)
+
+
+def write_measurements(rows: Iterable[Measurement], path: Path, **header: Any) -> None:
+    """Write rows as one JSON document ``{"schema_version", **header, "measurements": [...]}``, atomically."""
+    document = {"schema_version": SCHEMA_VERSION, **header, "measurements": [row.to_json() for row in rows]}
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    partial.replace(path)
+
+
+def read_measurements(path: Path) -> list[Measurement]:
+    """Read rows written by :func:`write_measurements`.
+
+    Raises:
+        ValueError: the file's schema version is newer than this program's.
+    """
+    document = json.loads(path.read_text())
+    if document["schema_version"] > SCHEMA_VERSION:
+        raise ValueError(f"{path}: schema version {document['schema_version']}, this program reads up to {SCHEMA_VERSION}")
+    return [Measurement.from_json(row) for row in document["measurements"]]

@@ -1,0 +1,37 @@
+"""What a system under test must offer. Systems implement these structurally and import nothing from here."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]  # (N, H, W, C)
+Scores = NDArray[np.float64]  # (N,)
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Draws images. Image ``i`` depends on ``seeds[i]`` alone: never on batch size, device count or the other seeds."""
+
+    def sample(self, seeds: Sequence[int]) -> Images:
+        """Return one uint8 image (N, H, W, C) per seed."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Scores images; higher means more in-distribution. A score depends on its own image alone."""
+
+    def score(self, images: Images) -> Scores:
+        """Return float64 scores (N,) of uint8 images (N, H, W, C)."""
+        ...
+
+
+@runtime_checkable
+class TermScorer(Scorer, Protocol):
+    """A scorer whose score is a sum of named terms, e.g. ``{"log_p": ..., "neg_energy": ...}``: score = sum of the terms."""
+
+    def score_terms(self, images: Images) -> dict[str, Scores]:
+        """Return the named float64 terms (N,) in a fixed order; their sum is ``score(images)``."""
+        ...

@@ -1,0 +1,216 @@
+"""A board is one table: ordered blocks of rows by columns, every cell with interval and origin."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from evaluators.measurement import Measurement
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# How one system makes its score is part of that system, as its weights are: it does not decide whether two AUROCs are
+# comparable. A key that is not listed here does, so an unknown one costs at most a bold face.
+SCORE_KEYS = frozenset({"score", "estimator", "num_importance_samples", "K", "terms", "bound"})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Attributes:
+        value: the number; ``None`` for an empty cell, whose ``note`` says why.
+        low, high: 95 % interval, where there is one.
+        n: images behind the number.
+        seed: seed of the run.
+        note: reason for an empty cell, or a caveat.
+        origin: ``"measured"`` or ``"published"``.
+        dataset, metric: what the number is.
+        comparable: cells with the same text here may be ranked against each other; empty: with none.
+        best: best of the comparable cells of its block and column.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    seed: int | None = None
+    note: str = ""
+    origin: str = "measured"
+    dataset: str = ""
+    metric: str = ""
+    comparable: str = ""
+    best: bool = False
+
+    @classmethod
+    def of(cls, row: Measurement) -> "Cell":
+        """Return the cell of one measurement."""
+        return cls(
+            value=row.value,
+            low=row.low,
+            high=row.high,
+            n=row.n,
+            seed=row.seed,
+            note=row.note,
+            origin=row.origin,
+            dataset=row.dataset,
+            metric=row.metric,
+            comparable=_comparable(row),
+        )
+
+    def moved_to(self, dataset: str) -> "Cell":
+        """Return this cell for another data set."""
+        return replace(self, dataset=dataset)
+
+
+def _comparable(row: Measurement) -> str:
+    """Return a text that two measurements share when, and only when, they may be ranked against each other."""
+    protocol = {key: value for key, value in row.protocol.items() if key not in SCORE_KEYS}
+    # A caveat ("mean over three sets") counts too.
+    return json.dumps([row.origin, row.metric, row.dataset, row.note, protocol], sort_keys=True, default=str)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its key, its printed title, and whether it holds magnitudes (four digits), not rates (decimals)."""
+
+    key: str
+    title: str
+    magnitude: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table; ``cells`` stand in the order of the board's columns.
+
+    Attributes:
+        label: the system as printed, e.g. ``"VAEBM"``.
+        tag: what tells the row from others of that label, e.g. ``"measured, mini"``.
+        nested: the row stands under the published row of the same system.
+    """
+
+    label: str
+    size: str
+    origin: str
+    cells: tuple[Cell, ...]
+    citation: str = ""
+    system: str = ""
+    variant: str = ""
+    tag: str = ""
+    nested: bool = False
+
+    @property
+    def full_label(self) -> str:
+        """Label and tag: ``"VAEBM (measured, mini)"``."""
+        return f"{self.label} ({self.tag})" if self.tag else self.label
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows under one italic title."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """One table.
+
+    Attributes:
+        name: short key for files and ``\\label``, e.g. ``"ood"``.
+        title: printed above the table.
+        columns, blocks: the table.
+        footnotes: sentences below it. The numbered reasons of cells are not among them: see :meth:`reasons`.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    blocks: tuple[Block, ...]
+    footnotes: tuple[str, ...] = ()
+
+    def cells(self) -> Iterator[tuple[Block, Row, Column, Cell]]:
+        """Walk over all cells in reading order."""
+        for block in self.blocks:
+            for row in block.rows:
+                for column, cell in zip(self.columns, row.cells, strict=True):
+                    yield block, row, column, cell
+
+    def reasons(self) -> dict[str, int]:
+        """Number the notes of cells in reading order: ``{reason: 1, ...}``, each reason once."""
+        numbers: dict[str, int] = {}
+        for *_, cell in self.cells():
+            if cell.note:
+                numbers.setdefault(cell.note, len(numbers) + 1)
+        return numbers
+
+    def has_best(self) -> bool:
+        """Return whether any cell is marked as the best of its like."""
+        return any(cell.best for *_, cell in self.cells())
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one flat dictionary per cell: the tidy form, in full precision."""
+        return [
+            {
+                "board": self.name,
+                "block": block.title,
+                "row": row.full_label,
+                "system": row.system,
+                "variant": row.variant,
+                "size": row.size,
+                "citation": row.citation,
+                "column": column.key,
+                "dataset": cell.dataset,
+                "metric": cell.metric,
+                "value": cell.value,
+                "low": cell.low,
+                "high": cell.high,
+                "n": cell.n,
+                "seed": cell.seed,
+                "origin": cell.origin,
+                "best": cell.best,
+                "note": cell.note,
+            }
+            for block, row, column, cell in self.cells()
+        ]
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one line per row: block, row, system, variant, size, origin, citation, then per column ``<column>``,
+        ``<column>_low`` and ``<column>_high`` (NaN where empty)."""
+        import pandas as pd
+
+        lines = []
+        for block in self.blocks:
+            for row in block.rows:
+                line: dict[str, Any] = {"block": block.title, "row": row.full_label, "system": row.system}
+                line |= {"variant": row.variant, "size": row.size, "origin": row.origin, "citation": row.citation}
+                for column, cell in zip(self.columns, row.cells, strict=True):
+                    line |= {column.key: cell.value, f"{column.key}_low": cell.low, f"{column.key}_high": cell.high}
+                lines.append(line)
+        frame = pd.DataFrame(lines)
+        numeric = [f"{column.key}{end}" for column in self.columns for end in ("", "_low", "_high")] if lines else []
+        return frame.astype(dict.fromkeys(numeric, float))
+
+
+def mark_best(rows: Sequence[Row], higher_is_better: bool = True) -> tuple[Row, ...]:
+    """Mark, per column, the best of two or more comparable cells; see :attr:`Cell.comparable`."""
+    sign = 1 if higher_is_better else -1
+    groups: dict[tuple[int, str], list[float]] = {}
+    for row in rows:
+        for position, cell in enumerate(row.cells):
+            if cell.value is not None and cell.comparable:
+                groups.setdefault((position, cell.comparable), []).append(sign * cell.value)
+
+    def marked(position: int, cell: Cell) -> Cell:
+        group = groups.get((position, cell.comparable), [])
+        best = cell.value is not None and len(group) > 1 and sign * cell.value == max(group)
+        return replace(cell, best=best)
+
+    return tuple(replace(row, cells=tuple(marked(i, cell) for i, cell in enumerate(row.cells))) for row in rows)
+
+
+def drop_empty(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    """Leave out blocks without rows."""
+    return tuple(block for block in blocks if block.rows)

@@ -1,0 +1,42 @@
+"""How data sets, terms and statistics are called in print; a name that is not listed is printed as it was given."""
+
+IN_DISTRIBUTION = "cifar10"  # of the paper's Table 6
+
+DATASETS = {
+    "svhn": "SVHN",
+    "cifar10_interp": "Interp.",
+    "cifar100": "CIFAR-100",
+    "celeba": "CelebA",
+    "cifar10": "CIFAR-10",
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "mean": "Mean",
+}
+
+# "-E(x)" and "log p(x)" in ASCII, so that the same words serve a terminal, Markdown and LaTeX.
+TERMS = {"": "score", "score": "score", "log_p": "log p(x)", "neg_energy": "-E(x)", "energy": "E(x)"}
+
+STATISTICS = {
+    "high_pass_energy": "high-pass energy",
+    "total_variation": "total variation",
+    "pixel_std": "pixel std",
+    "codec_bytes": "codec bytes",
+}
+
+METRICS = {"auroc": "AUROC", "aupr": "AUPR", "fpr95": "FPR95"}
+
+
+def dataset_title(name: str) -> str:
+    """Return the printed name of a data set."""
+    return DATASETS.get(name, name)
+
+
+def term_title(name: str) -> str:
+    """Return the printed name of a term of a score; the empty name is the score itself."""
+    return TERMS.get(name, name)
+
+
+def statistic_title(name: str) -> str:
+    """Return the printed name of an image statistic."""
+    return STATISTICS.get(name, name)

@@ -1,0 +1,280 @@
+"""Table 6 of the paper (out-of-distribution AUROC) with measured rows beside the published ones, and its companions."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from evaluators.measurement import Measurement
+from leaderboards import names
+from leaderboards.board import Block, Board, Cell, Column, Row, drop_empty, mark_best
+from leaderboards.footnotes import Entry, describe_protocols
+from leaderboards.published import read_published
+from leaderboards.rows import Placed, measured_rows
+from vaebm.errors import UserError
+
+PAPER_SETS = ("svhn", "cifar10_interp", "cifar100", "celeba")
+NOT_PUBLISHED = "The paper reports no number here."
+NO_PUBLISHED_MEAN = "No mean: the paper does not report all four sets."
+INTERVAL = "Brackets: 95 % interval."
+
+
+def ood_boards(rows: Sequence[Measurement]) -> list[Board]:
+    """Build per in-distribution set: Table 6, AUPR and FPR95, rank correlations, AUROC against a coefficient on E.
+
+    Published rows appear where the in-distribution set is the paper's. A table without rows is left out.
+
+    Args:
+        rows: measurements of suite ``"ood"``; rows of other suites and published rows are ignored.
+
+    Raises:
+        UserError: two different measurements claim one cell, or a variant cannot be read.
+    """
+    measured = [row for row in rows if row.suite == "ood" and row.origin == "measured"]
+    boards = []
+    for source in dict.fromkeys(map(_in_distribution, measured)) or [names.IN_DISTRIBUTION]:
+        of_source = [row for row in measured if _in_distribution(row) == source]
+        boards += [table(of_source, source) for table in (_auroc, _aupr_fpr95, _correlations, _coefficients)]
+    return [board for board in boards if board.blocks]
+
+
+def _in_distribution(row: Measurement) -> str:
+    return str(row.protocol.get("in_distribution", names.IN_DISTRIBUTION))
+
+
+def _board(
+    name: str, title: str, source: str, columns: Sequence[Column], blocks: Iterable[Block], notes: Iterable[str]
+) -> Board:
+    """Finish a table; its name and title say the in-distribution set."""
+    name = name if source == names.IN_DISTRIBUTION else f"{name}_{source}"
+    title = title.format(source=names.dataset_title(source))
+    return Board(name, title, tuple(columns), drop_empty(blocks), tuple(notes))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Table 6
+
+
+def _auroc(rows: Sequence[Measurement], source: str) -> Board:
+    in_paper = source == names.IN_DISTRIBUTION
+    published = [row for row in read_published() if row.suite == "ood"] if in_paper else []
+    columns = _dataset_columns(rows, in_paper)
+    headline = _place(rows, "auroc", "headline")
+
+    blocks = []
+    for category in dict.fromkeys(row.provenance["category"] for row in published):
+        members: list[Row] = []
+        for system in _systems(row for row in published if row.provenance["category"] == category):
+            members.append(_published_row([row for row in published if row.system == system], columns))
+            members += measured_rows([p for p in headline if p.measurement.system == system], columns, nested=True)
+        blocks.append(Block(category.capitalize(), mark_best(members)))
+    known = _systems(published)
+    others = measured_rows([p for p in headline if p.measurement.system not in known], columns)
+    systems = [row for block in blocks for row in block.rows if row.origin == "measured"] + others
+    controls = measured_rows(_place(rows, "auroc", "control"), columns)
+    blocks += [
+        Block("Systems without a published row (measured)" if in_paper else "Measured systems", mark_best(others)),
+        Block(
+            "Diagnostics: terms of the score (measured)",
+            tuple(measured_rows(_place(rows, "auroc", "diagnostic"), columns)),
+        ),
+        Block("Controls: zero-parameter image statistics (measured)", tuple(controls)),
+    ]
+
+    notes = _protocol_notes([row for row in rows if row.metric == "auroc"])
+    if notes:
+        notes.insert(0, f"AUROC: higher is better, 0.5 is chance. {INTERVAL}")
+    notes += _control_notes(systems, controls, columns)
+    notes += _published_notes(published)
+    title = "AUROC of in-distribution {source} against each set"
+    title = (
+        f"Table 6: out-of-distribution detection, {title}" if in_paper else f"Out-of-distribution detection, {title}"
+    )
+    return _board("ood", title, source, columns, blocks, notes)
+
+
+def _published_row(rows: Sequence[Measurement], columns: Sequence[Column]) -> Row:
+    first = rows[0]
+    empty = Cell(None, note=NOT_PUBLISHED, origin="published", metric=first.metric)
+    cells = {row.dataset: Cell.of(row) for row in rows}
+    values = [row.value for row in rows if row.dataset in PAPER_SETS and row.value is not None]
+    cells["mean"] = Cell(None, note=NO_PUBLISHED_MEAN, origin="published", dataset="mean", metric=first.metric)
+    if len(values) == len(PAPER_SETS):
+        mean = sum(values) / len(values)
+        cells["mean"] = Cell(mean, origin="published", dataset="mean", metric=first.metric, comparable="published")
+    return Row(
+        label=first.provenance["label"],
+        size=first.size,
+        origin="published",
+        cells=tuple(cells.get(column.key, empty.moved_to(column.key)) for column in columns),
+        citation=first.provenance["citation"],
+        system=first.system,
+    )
+
+
+def _published_notes(published: Sequence[Measurement]) -> Iterator[str]:
+    if not published:
+        return
+    sources = sorted({f"{row.provenance['source']}, confidence {row.provenance['confidence']}" for row in published})
+    yield (
+        f"Published rows: the paper's {published[0].protocol['table']}, read from its {'; '.join(sources)}. Their"
+        " authors used other protocols (test splits, input noise, resizing, bounds) and full-size models: never rank a"
+        " measured row against them. The mean of a published row is computed here from its four cells."
+    )
+    yield "Supervised models saw class labels in training; unsupervised ones did not."
+
+
+def _control_notes(systems: Sequence[Row], controls: Sequence[Row], columns: Sequence[Column]) -> Iterator[str]:
+    """Name the sets where a statistic without parameters does at least as well as every measured system."""
+    beaten = []
+    for i, column in enumerate(columns):
+        best = max((value for row in systems if (value := row.cells[i].value) is not None), default=None)
+        rivals = [(value, row.label) for row in controls if (value := row.cells[i].value) is not None]
+        if best is not None and rivals and max(rivals)[0] >= best:
+            beaten.append(f"{column.title} ({max(rivals)[1]} {max(rivals)[0]:.2f})")
+    if beaten:
+        yield f"A control without parameters does at least as well as every measured system on {', '.join(beaten)}."
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Its companions
+
+
+def _aupr_fpr95(rows: Sequence[Measurement], source: str) -> Board:
+    rows = [row for row in rows if row.metric in ("aupr", "fpr95") and row.role == "headline"]
+    columns = _dataset_columns(rows)
+    aupr, fpr95 = (measured_rows(_place(rows, metric, "headline"), columns) for metric in ("aupr", "fpr95"))
+    blocks = [
+        Block("AUPR (higher is better, chance is the base rate)", mark_best(aupr)),
+        Block("FPR95 (lower is better, chance is 0.95)", mark_best(fpr95, higher_is_better=False)),
+    ]
+    title = "AUPR and FPR95 of in-distribution {source} against each set, measured"
+    return _board("ood_aupr_fpr95", title, source, columns, blocks, _protocol_notes(rows, INTERVAL))
+
+
+def _correlations(rows: Sequence[Measurement], source: str) -> Board:
+    statistics = list(dict.fromkeys([*names.STATISTICS, *(row.system for row in rows if row.role == "control")]))
+    placed = []
+    for row in rows:
+        if row.metric == "rank_correlation":
+            term, column = _term_and_statistic(row.variant, statistics)
+        elif row.metric.startswith("sd_"):
+            term, column = _term(row.metric.removeprefix("sd_")), "sd"
+        else:
+            continue
+        placed.append(Placed(system_label(row.system, term), term, column, row))
+
+    found = {entry.column for entry in placed}
+    columns = [Column(name, names.statistic_title(name)) for name in statistics if name in found]
+    columns += [Column(name, name) for name in sorted(found - {*statistics, "sd"})]
+    columns += [Column("sd", "sd of it", magnitude=True)] if "sd" in found else []
+    systems = _systems(entry.measurement for entry in placed)
+    placed.sort(
+        key=lambda entry: (systems.index(entry.measurement.system), entry.variant != "")
+    )  # the score, its terms
+    blocks = [Block("Measured systems, their scores and the terms of these", tuple(measured_rows(placed, columns)))]
+    lead = f"Near 1 or -1 a score sees little more than that statistic. {INTERVAL}"
+    notes = _protocol_notes([row for row in rows if row.metric == "rank_correlation"], lead)
+    title = "What the scores look at: rank correlation with image statistics on {source}"
+    return _board("ood_correlations", title, source, columns, blocks, notes)
+
+
+def _coefficients(rows: Sequence[Measurement], source: str) -> Board:
+    scan = [row for row in rows if row.metric == "auroc_at_coefficient"]
+    scan.sort(key=lambda row: coefficient(row.variant))
+    columns = _dataset_columns(scan)
+    blocks = []
+    for system, size in dict.fromkeys((row.system, row.size) for row in scan):
+        members = [row for row in scan if (row.system, row.size) == (system, size)]
+        placed = [Placed(f"c = {coefficient(row.variant):g}", row.variant, row.dataset, row) for row in members]
+        # The size stands in the title, once.
+        lines = tuple(
+            replace(line, tag=line.tag.removeprefix(size).removeprefix(", ")) for line in measured_rows(placed, columns)
+        )
+        blocks.append(Block(system_label(system) + (f" ({size})" if size else ""), lines))
+    lead = (
+        "The score is log p(x) - c E(x); c = 1 is the paper's. A change of the scale of E moves the headline number"
+        f"{_ranges(scan)}."
+    )
+    title = "AUROC against a coefficient c on the energy, in-distribution {source}"
+    return _board("ood_coefficient", title, source, columns, blocks, _protocol_notes(scan, lead))
+
+
+def _ranges(scan: Sequence[Measurement]) -> str:
+    """``": over the c shown, SVHN 0.42 to 0.87"``: the smallest and the largest AUROC of each set."""
+    values: dict[str, list[float]] = {}
+    for row in scan:
+        if row.value is not None:
+            values.setdefault(names.dataset_title(row.dataset), []).append(row.value)
+    found = [f"{title} {min(v):.2f} to {max(v):.2f}" for title, v in values.items() if len(v) > 1]
+    return f": over the c shown, {', '.join(found)}" if found else ""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Reading measurements
+
+
+def coefficient(variant: str) -> float:
+    """Return the number in ``"c=0.3"``.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return float(variant.removeprefix("c="))
+    except ValueError:
+        raise UserError(f"auroc_at_coefficient: found variant {variant!r}, needed the form 'c=0.3'") from None
+
+
+def _term(name: str) -> str:
+    """The score itself is the row without a variant."""
+    return "" if name == "score" else name
+
+
+def _term_and_statistic(variant: str, statistics: Sequence[str]) -> tuple[str, str]:
+    """Split ``"neg_energy:pixel_std"`` (either order, ``:`` or ``/``); a lone statistic is about the whole score."""
+    first, _, second = variant.replace("/", ":").partition(":")
+    if not second:
+        return "", first
+    return (_term(second), first) if first in statistics else (_term(first), second)
+
+
+def _systems(rows: Iterable[Measurement]) -> list[str]:
+    return list(dict.fromkeys(row.system for row in rows))
+
+
+def system_label(system: str, variant: str = "") -> str:
+    """``("vaebm", "neg_energy")`` makes ``"VAEBM: -E(x)"``; a system that the paper does not have keeps its name."""
+    label = next((r.provenance["label"] for r in read_published() if r.suite == "ood" and r.system == system), None)
+    label = label or names.statistic_title(system)
+    return f"{label}: {names.term_title(variant)}" if variant else label
+
+
+def _place(rows: Iterable[Measurement], metric: str, role: str) -> list[Placed]:
+    return [
+        Placed(system_label(row.system, row.variant), row.variant, row.dataset, row)
+        for row in rows
+        if row.metric == metric and row.role == role
+    ]
+
+
+def _dataset_columns(rows: Iterable[Measurement], in_paper: bool = False) -> tuple[Column, ...]:
+    """The paper's four sets (all of them in the paper's table), their mean, then the user's own sets."""
+    metrics = ("auroc", "aupr", "fpr95", "auroc_at_coefficient")
+    found = list(dict.fromkeys(row.dataset for row in rows if row.metric in metrics))
+    keys = [key for key in (*PAPER_SETS, "mean") if in_paper or key in found]
+    return tuple(Column(key, names.dataset_title(key)) for key in [*keys, *(key for key in found if key not in keys)])
+
+
+def _protocol_notes(rows: Sequence[Measurement], lead: str = "") -> list[str]:
+    """Describe the protocols of the numbers, after a leading sentence; nothing where there are no rows."""
+    sizes = {row.size for row in rows if row.size}
+    order = (*PAPER_SETS, "mean")
+    entries = []
+    for row in sorted(rows, key=lambda row: order.index(row.dataset) if row.dataset in order else len(order)):
+        if row.value is None:
+            continue
+        label = system_label(row.system) + (f" {row.size}" if row.size and len(sizes) > 1 else "")
+        counted = {"images": None if "n_in" in row.protocol else row.n, "seed": row.seed}
+        protocol = row.protocol | {key: value for key, value in counted.items() if value is not None}
+        metric = names.METRICS.get(row.metric, row.metric)
+        entries.append(Entry(label, names.dataset_title(row.dataset), metric, protocol))
+    return ([lead] if lead and rows else []) + describe_protocols(entries)

@@ -1,0 +1,225 @@
+"""Plots of the OOD suite in one style: score histograms, ROC curves, AUROC against a coefficient on the energy.
+
+matplotlib is imported when a plot is made, without its global state (``pyplot``), so that plots can be made anywhere.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators.measurement import Measurement
+from leaderboards import names
+from leaderboards.files import write_all
+from leaderboards.ood import coefficient, system_label
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Scores = Mapping[str, Mapping[str, NDArray[np.float64]]]  # system -> data set -> (N,), higher = more in-distribution
+
+# Okabe and Ito, "Color universal design" (2008), without yellow, which is faint on white; line styles tell the rest.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LINES = ("-", "--", "-.", ":")
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.dpi": 150,
+    "svg.hashsalt": "vaebm",
+}
+PANEL = (3.5, 2.8)  # inches
+COLUMNS = 3
+CLIP = 0.5  # percent of scores on each side that the histograms put into their outermost bins
+
+
+def score_histograms(scores: Scores, in_distribution: str = names.IN_DISTRIBUTION, bins: int = 50) -> "Figure":
+    """Draw one panel per system: the in-distribution scores filled, each OOD set as an outline.
+
+    Args:
+        scores: scores (N,) by system and data set; systems without in-distribution scores are left out.
+        bins: number of bins, the same for all sets of a panel.
+    """
+    import matplotlib
+
+    kept = {system: sets for system, sets in scores.items() if in_distribution in sets}
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _panels(len(kept))
+        order = _out_sets(kept, in_distribution)
+        for axis, (system, sets) in zip(axes, kept.items(), strict=True):
+            low, high = np.percentile(np.concatenate([np.asarray(s) for s in sets.values()]), [CLIP, 100 - CLIP])
+            edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+            inside = np.clip(sets[in_distribution], edges[0], edges[-1])
+            title = f"{names.dataset_title(in_distribution)} (in)"
+            axis.hist(inside, edges, density=True, color="0.75", label=title)
+            for i, name in enumerate(order):
+                if name in sets:
+                    clipped = np.clip(sets[name], edges[0], edges[-1])
+                    axis.hist(
+                        clipped,
+                        edges,
+                        density=True,
+                        histtype="step",
+                        linewidth=1.4,
+                        label=names.dataset_title(name),
+                        **_look(i),
+                    )
+            axis.set(title=system_label(system), xlabel="score (higher: more in-distribution)", yticks=[])
+        if axes:
+            axes[0].set_ylabel("density")
+            _shared_legend(figure, axes)
+    return figure
+
+
+def roc_curves(scores: Scores, in_distribution: str = names.IN_DISTRIBUTION) -> "Figure":
+    """Draw one panel per OOD set with a curve per system, its AUROC in the legend, and chance as a diagonal.
+
+    Args:
+        scores: scores (N,) by system and data set; systems without in-distribution scores are left out.
+    """
+    import matplotlib
+
+    kept = {system: sets for system, sets in scores.items() if in_distribution in sets}
+    order = _out_sets(kept, in_distribution)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _panels(len(order), square=True)
+        for axis, name in zip(axes, order, strict=True):
+            axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, label="chance 0.50")
+            for i, (system, sets) in enumerate(kept.items()):
+                if name in sets:
+                    false, true = roc(sets[in_distribution], sets[name])
+                    area = float(np.trapezoid(true, false))
+                    axis.plot(false, true, linewidth=1.4, label=f"{system_label(system)} {area:.2f}", **_look(i))
+            title = f"{names.dataset_title(in_distribution)} against {names.dataset_title(name)}"
+            axis.set(title=title, xlabel="false positive rate (OOD kept)", ylabel="true positive rate (in kept)")
+            axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+            # An inverted detector runs below the diagonal, where a good one leaves room for the legend.
+            axis.legend(loc="best", title="AUROC", title_fontsize=8, handlelength=1.6)
+    return figure
+
+
+def roc(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (false positive rate, true positive rate), each from 0 to 1, at every distinct score.
+
+    Ties make one slanted step, so the area below the curve is the AUROC by mid-ranks.
+
+    Args:
+        inside: in-distribution scores (N,), the positives.
+        outside: out-of-distribution scores (M,).
+    """
+    thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
+    true = np.searchsorted(np.sort(-np.asarray(inside)), -thresholds, side="right") / len(inside)
+    false = np.searchsorted(np.sort(-np.asarray(outside)), -thresholds, side="right") / len(outside)
+    return np.concatenate([[0.0], false]), np.concatenate([[0.0], true])
+
+
+def coefficient_curves(rows: Sequence[Measurement]) -> "Figure":
+    """Draw AUROC with its 95 % band against the coefficient c on E, a panel per system; c = 1, the paper's score, is marked.
+
+    Args:
+        rows: measurements; those of metric ``"auroc_at_coefficient"`` are drawn.
+    """
+    import matplotlib
+
+    scan = [row for row in rows if row.metric == "auroc_at_coefficient" and row.value is not None]
+    systems = list(dict.fromkeys((row.system, row.size) for row in scan))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _panels(len(systems))
+        order = list(dict.fromkeys(row.dataset for row in scan))
+        for axis, (system, size) in zip(axes, systems, strict=True):
+            own = sorted(
+                (r for r in scan if (r.system, r.size) == (system, size)), key=lambda r: coefficient(r.variant)
+            )
+            for i, name in enumerate(order):
+                points = [row for row in own if row.dataset == name]
+                x = [coefficient(row.variant) for row in points]
+                y = np.array([row.value for row in points], float)
+                low = np.array([row.low if row.low is not None else np.nan for row in points], float)
+                high = np.array([row.high if row.high is not None else np.nan for row in points], float)
+                look = _look(i)
+                axis.plot(x, y, marker="o", markersize=3, linewidth=1.4, label=names.dataset_title(name), **look)
+                axis.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
+            # c = 0 (log p(x) alone) belongs on the axis, and the interesting range spans decades.
+            positive = [c for row in own if (c := coefficient(row.variant)) > 0]
+            if positive:
+                axis.set_xscale("symlog", linthresh=min(positive))
+            axis.axhline(0.5, color="0.6", linewidth=0.8)
+            axis.axvline(1.0, color="0.6", linewidth=0.8, linestyle=":")
+            axis.set(title=f"{system_label(system)}{f' ({size})' if size else ''}")
+            axis.set(xlabel="c in log p(x) - c E(x)   (1: the paper's score)", ylabel="AUROC")
+        if axes:
+            _shared_legend(figure, axes)
+    return figure
+
+
+def write_plots(
+    scores: Scores,
+    rows: Sequence[Measurement],
+    out_dir: Path,
+    stem: str,
+    in_distribution: str = names.IN_DISTRIBUTION,
+    pdf: bool = False,
+) -> list[Path]:
+    """Write ``<stem>_histograms.png``, ``<stem>_roc.png``, ``<stem>_coefficient.png``, each where it has a panel.
+
+    Args:
+        pdf: write a PDF beside each PNG.
+
+    Raises:
+        UserError: ``out_dir`` cannot be written.
+    """
+    figures = {
+        "histograms": score_histograms(scores, in_distribution),
+        "roc": roc_curves(scores, in_distribution),
+        "coefficient": coefficient_curves(rows),
+    }
+    contents = {
+        Path(out_dir) / f"{stem}_{name}.{ending}": _bytes(figure, ending)
+        for name, figure in figures.items()
+        if figure.axes
+        for ending in (("png", "pdf") if pdf else ("png",))
+    }
+    return write_all(contents) if contents else []
+
+
+def _bytes(figure: "Figure", ending: str) -> bytes:
+    """The same plot makes the same bytes: no time, no version in the file."""
+    metadata: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}[ending]
+    out = io.BytesIO()
+    figure.savefig(out, format=ending, metadata=metadata)
+    return out.getvalue()
+
+
+def _panels(count: int, square: bool = False) -> tuple["Figure", list[Any]]:
+    """Return a figure with ``count`` axes in rows of ``COLUMNS`` (none for none)."""
+    from matplotlib.figure import Figure
+
+    across = min(count, COLUMNS) if count != 4 else 2
+    down = -(-count // across) if count else 1
+    width, height = (PANEL[0], PANEL[0]) if square else PANEL
+    figure = Figure(figsize=(width * max(across, 1), height * down), layout="constrained")
+    return figure, [figure.add_subplot(down, across, i + 1) for i in range(count)]
+
+
+def _out_sets(scores: Scores, in_distribution: str) -> list[str]:
+    """Return the OOD sets in order of first appearance, so that a set has one colour in all panels."""
+    return list(dict.fromkeys(name for sets in scores.values() for name in sets if name != in_distribution))
+
+
+def _look(i: int) -> dict[str, Any]:
+    return {"color": PALETTE[i % len(PALETTE)], "linestyle": LINES[i % len(LINES)]}
+
+
+def _shared_legend(figure: "Figure", axes: Sequence[Any]) -> None:
+    """Put one legend below all panels, each name once."""
+    shown = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=min(len(shown), 6))

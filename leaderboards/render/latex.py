@@ -1,0 +1,88 @@
+"""A board as a LaTeX table with booktabs, laid out as in the paper: a rule and an italic title before each block."""
+
+import re
+
+from leaderboards.board import Board
+from leaderboards.render.numbers import EMPTY, Style, best_legend, parts
+
+JOINER = "\u2060"  # stands between two hyphens, which would make a dash
+
+ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    # These print as other characters in the default fonts or join into ligatures; "[" and "*" would be read as
+    # arguments of the line break before them.
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    "`": r"\textasciigrave{}",
+    "'": "{'}",
+    EMPTY: "--",
+    JOINER: "{}",
+}
+
+HEAD = """\
+% Needs \\usepackage{booktabs} and, for \\cite, a bibliography with references.bib.
+% Written by benchmark.py: change the result files, not this table.
+"""
+
+
+def escape(text: str) -> str:
+    """Return text that pdflatex prints as it is; what its default fonts lack is printed as its code, ``U+4E2D``."""
+    return "".join(_character(c) for c in re.sub("-(?=-)", f"-{JOINER}", " ".join(text.split())))
+
+
+def _character(c: str) -> str:
+    if c in ESCAPES:
+        return ESCAPES[c]
+    # Of the letters beyond ASCII, the default fonts have those of Latin-1 without the four of Icelandic.
+    plain = " " <= c <= "~" or ("\u00c0" <= c <= "\u00ff" and c not in "×÷ÐðÞþ")
+    return c if plain else f"U+{ord(c):04X}"
+
+
+def to_latex(board: Board, style: Style | None = None) -> str:
+    """Return a ``table`` environment, to be read with ``\\input``."""
+    style = style or Style()
+    reasons = board.reasons()
+    span = 1 + len(board.columns)
+    lines = [
+        r"\begin{table}[t]",
+        r"\centering",
+        rf"\caption{{{escape(board.title)}.}}",
+        rf"\label{{tab:{re.sub('[^A-Za-z0-9]', '-', board.name)}}}",  # a key, not text: only what is safe in one
+        r"\footnotesize" if span <= 5 else r"\scriptsize",  # six columns with intervals must fit into one text width
+        r"\setlength{\tabcolsep}{2.5pt}",
+        rf"\begin{{tabular}}{{@{{}}{'l' * span}@{{}}}}",
+        r"\toprule",
+        " & " + " & ".join(escape(column.title) for column in board.columns) + r" \\",
+    ]
+    for block in board.blocks:
+        lines += [r"\midrule", rf"\multicolumn{{{span}}}{{@{{}}l}}{{\textit{{{escape(block.title)}}}}} \\"]
+        for row in block.rows:
+            label = (r"\quad " if row.nested else "") + escape(row.full_label)
+            label += rf"~\cite{{{row.citation}}}" if row.citation else ""
+            cells = []
+            for column, cell in zip(board.columns, row.cells, strict=True):
+                number, interval = (_minus(part) for part in parts(cell, column, style))
+                number = rf"\textbf{{{number}}}" if cell.best else number
+                note = rf"\textsuperscript{{{reasons[cell.note]}}}" if cell.note else ""
+                bracket = rf"\,{{\tiny {interval}}}" if interval else ""
+                cells.append(f"{number}{note}{bracket}")
+            lines.append(f"{label} & " + " & ".join(cells) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    notes = [rf"\textsuperscript{{{number}}}~{escape(reason)}" for reason, number in reasons.items()]
+    notes += [best_legend("Bold: ")] if board.has_best() else []
+    notes += [escape(note) for note in board.footnotes]
+    if notes:
+        lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\scriptsize\raggedright"]
+        lines += ["\n\n".join(notes), r"\end{minipage}"]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "$-$").replace(EMPTY, "--")

@@ -1,0 +1,56 @@
+"""Numbers in print: the same digits in every format."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from leaderboards.board import Cell, Column
+
+EMPTY = "–"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How numbers are printed.
+
+    Attributes:
+        decimals: of published numbers (the paper prints two).
+        measured_decimals: of measured numbers and their intervals; ``None``: as ``decimals``.
+        intervals: whether to print intervals.
+    """
+
+    decimals: int = 2
+    measured_decimals: int | None = None
+    intervals: bool = True
+
+
+def parts(cell: Cell, column: Column, style: Style) -> tuple[str, str]:
+    """Return (number, interval) as text, ``("0.84", "[.82,.86]")``; no interval where none exists or is wanted."""
+    if cell.value is None:
+        return EMPTY, ""
+    digits = (
+        style.decimals if cell.origin == "published" or style.measured_decimals is None else style.measured_decimals
+    )
+    show: Callable[[float], str] = _magnitude if column.magnitude else lambda value: _fixed(value, digits)
+    if cell.low is None or cell.high is None or not style.intervals:
+        return show(cell.value), ""
+    return show(cell.value), f"[{_short(show(cell.low))},{_short(show(cell.high))}]"
+
+
+def _fixed(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text if float(text) else text.removeprefix("-")  # no "-0.00"
+
+
+def _magnitude(value: float) -> str:
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
+def _short(text: str) -> str:
+    """Drop the zero before the point: ``.82``, ``-.31``."""
+    sign, digits = ("-", text[1:]) if text.startswith("-") else ("", text)
+    return sign + (digits[1:] if digits.startswith("0.") else digits)
+
+
+def best_legend(how: str = "") -> str:
+    """Say what the highlight means, after what it looks like (``"Bold: "``)."""
+    return f"{how}best of the published rows of its block, or of the measured rows of its block with equal protocol."

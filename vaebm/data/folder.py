@@ -1,0 +1,88 @@
+"""Folders and zip archives of picture files."""
+
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import numpy as np
+
+from vaebm.data.pictures import is_picture, read_pictures
+from vaebm.errors import UserError
+
+# A zip of a few megabytes can unpack to terabytes; 60,000 images of 256 x 256 RGB are 12 GB uncompressed.
+MAX_ZIP_BYTES = 16 * 2**30
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Picture files in order of their names, before any is read.
+
+    Attributes:
+        names: relative posix paths, sorted.
+        open_file: opens one of them.
+        where: how messages call the container.
+    """
+
+    names: Sequence[str]
+    open_file: Callable[[str], IO[bytes]]
+    where: str
+
+    def summary(self) -> str:
+        """``"1234 png"`` or ``"10 jpg, 3 png"``."""
+        kinds = Counter(PurePosixPath(name).suffix.lower().lstrip(".") for name in self.names)
+        return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+
+    def read(self, n: int | None = None, celeba_size: tuple[int, int] | None = None) -> np.ndarray:
+        """uint8 (N, H, W, C) of the first ``n`` files. Raises: UserError as ``read_pictures``, or a damaged zip."""
+        try:
+            return read_pictures(self.names[:n], self.open_file, self.where, celeba_size)
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+            raise UserError(f"{self.where}: cannot be unpacked ({error}); make the zip again, unencrypted") from None
+
+
+def folder_files(path: Path, where: str | None = None) -> PictureFiles:
+    """The picture files under a folder, subfolders included.
+
+    Raises:
+        UserError: there is none.
+    """
+    where = where or f"folder {path}"
+    names = sorted(found.relative_to(path).as_posix() for found in path.rglob("*") if found.is_file())
+    names = [name for name in names if is_picture(name)]
+    if not names:
+        raise UserError(f"{where}: no image in it, needed png, webp, jpg or bmp files")
+    return PictureFiles(names, lambda name: (path / name).open("rb"), where)
+
+
+@contextmanager
+def zip_files(path: Path, where: str | None = None) -> Iterator[PictureFiles]:
+    """The picture files in a zip; nothing is ever unpacked to disk.
+
+    Raises:
+        UserError: not a zip, no picture in it, a member whose path leaves the archive, or more than ``MAX_ZIP_BYTES``
+            of uncompressed data.
+    """
+    where = where or f"zip {path}"
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{where}: not a readable zip archive ({error}); make it again") from None
+    with archive:
+        for name in archive.namelist():
+            # Nothing is written to disk, so such a name could do no harm here; but nobody who means well makes one.
+            if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or name[1:2] == ":":
+                raise UserError(f"{where}: member {name!r} points outside the archive; make the zip again")
+        total = sum(member.file_size for member in archive.infolist())
+        if total > MAX_ZIP_BYTES:
+            raise UserError(
+                f"{where}: holds {total:,} bytes uncompressed, the limit is {MAX_ZIP_BYTES:,}; unpack it and give the folder"
+            )
+        names = sorted(name for name in archive.namelist() if is_picture(name))
+        if not names:
+            raise UserError(f"{where}: no image in it, needed png, webp, jpg or bmp files")
+        yield PictureFiles(names, archive.open, where)

@@ -1,0 +1,109 @@
+"""Decoding single picture files into uint8 arrays, strictly: what is ambiguous is refused, not converted."""
+
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import PurePath
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+from vaebm.data.resizing import resize_picture
+from vaebm.errors import UserError
+
+SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp")
+
+# The aligned pictures are 218 x 178 (H x W); this 148 x 148 box (left, upper, right, lower) is the one of the official
+# NVAE and VAEBM code for CelebA 64.
+CELEBA_SIZE = (178, 218)
+CELEBA_BOX = (15, 40, 163, 188)
+
+_DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file name is that of a picture (hidden files and macOS resource forks are not)."""
+    path = PurePath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts if part not in (".", ".."))
+    return path.suffix.lower() in SUFFIXES and not hidden
+
+
+def read_pictures(
+    names: Sequence[str], open_file: Callable[[str], IO[bytes]], where: str, celeba_size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Decode files of one size and colour into one array.
+
+    Args:
+        names: at least one; the order of the result.
+        open_file: opens one of them for reading.
+        where: how messages call the folder or archive.
+        celeba_size: when given, the files are aligned CelebA: crop each and bring it to this (H, W).
+
+    Returns:
+        uint8 (N, H, W, C), C = 1 or 3.
+
+    Raises:
+        UserError: a file is unreadable, truncated, 16-bit, CMYK or transparent, or differs from the first in size or
+            colour.
+    """
+    pixels = np.empty((0,), dtype=np.uint8)
+    for position, name in enumerate(names):
+        picture = _decode(name, open_file, where)
+        if celeba_size is not None:
+            picture = _crop_celeba(picture, name, where, celeba_size)
+        array = np.asarray(picture)
+        array = array[..., None] if array.ndim == 2 else array
+        if position == 0:
+            pixels = np.empty((len(names), *array.shape), dtype=np.uint8)
+        if array.shape != pixels.shape[1:]:
+            raise UserError(
+                f"{where}: {name} is {_describe(array)} but {names[0]} is {_describe(pixels[0])}; "
+                "all images of a set need one size and one colour mode"
+            )
+        pixels[position] = array
+    return pixels
+
+
+def _decode(name: str, open_file: Callable[[str], IO[bytes]], where: str) -> Image.Image:
+    try:
+        with open_file(name) as stream, Image.open(stream) as picture:
+            picture.load()
+            return _plain(picture)
+    except _Refused as refused:
+        raise UserError(f"{where}: {name} {refused}; needed 8-bit grey or RGB") from None
+    except _DECODE_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{where}: cannot read {name} as an image ({reason}); remove or replace it") from None
+
+
+class _Refused(Exception):
+    pass
+
+
+def _plain(picture: Image.Image) -> Image.Image:
+    """The picture in mode L or RGB, when that loses nothing."""
+    if picture.mode in ("L", "RGB") and "transparency" not in picture.info:
+        return picture.copy()
+    if picture.mode == "1":
+        return picture.convert("L")
+    if picture.mode in ("P", "RGBA", "LA", "PA", "L", "RGB"):
+        rgba = picture.convert("RGBA")
+        if rgba.getextrema()[3] != (255, 255):
+            raise _Refused("has transparent pixels")
+        return rgba.convert("L" if picture.mode in ("LA", "L") else "RGB")
+    raise _Refused(f"has Pillow mode {picture.mode!r}")
+
+
+def _crop_celeba(picture: Image.Image, name: str, where: str, size: tuple[int, int]) -> Image.Image:
+    if picture.size != CELEBA_SIZE:
+        width, height = picture.size
+        raise UserError(
+            f"{where}: {name} is {height}x{width}, needed the aligned CelebA pictures of 218x178; pictures cropped "
+            "already are read with celeba=PATH"
+        )
+    return resize_picture(picture.crop(CELEBA_BOX), size)
+
+
+def _describe(array: np.ndarray) -> str:
+    height, width, channels = array.shape
+    return f"{height}x{width} {'grey' if channels == 1 else 'RGB'}"

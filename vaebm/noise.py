@@ -1,0 +1,63 @@
+"""Counter-based noise: every number is a function of (seed, key, purpose) and of nothing else.
+
+A sample is keyed by its own seed and a score by the content of its image, so neither depends on batch size, on order, on the number of
+devices or on whether the run was interrupted. Numbers are drawn on the CPU by Philox (Salmon et al., "Parallel random numbers: as easy
+as 1, 2, 3", SC 2011) and moved to the device, so that every device sees the same noise.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def _digest(*parts: object) -> int:
+    """Hash parts to 64 bits, the same on every platform and in every process (unlike ``hash``)."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
+
+
+def normal(seed: int, keys: Sequence[int], purpose: str, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+    """Draw standard normal noise, one independent stream per key.
+
+    Args:
+        seed: seed of the run.
+        keys: one integer per image: its sample seed, or its :func:`content_keys` entry.
+        purpose: what the noise is for, e.g. ``"eps_z.0"``; different purposes are independent.
+        shape: shape of the noise of one image.
+
+    Returns:
+        float32 tensor (len(keys), *shape).
+    """
+    stream = _digest(seed, purpose)
+    out = np.empty((len(keys), *shape), dtype=np.float32)
+    for row, key in zip(out, keys, strict=True):
+        # Philox takes a 128-bit key: 64 bits say what for, 64 bits say for whom.
+        np.random.Generator(np.random.Philox(key=[stream, int(key) & (2**64 - 1)])).standard_normal(out=row, dtype=np.float32)
+    return torch.from_numpy(out).to(device)
+
+
+def uniform(seed: int, keys: Sequence[int], purpose: str, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+    """Draw uniform noise in [0, 1), one independent stream per key; arguments as for :func:`normal`.
+
+    Returns:
+        float32 tensor (len(keys), *shape).
+    """
+    stream = _digest(seed, purpose)
+    out = np.empty((len(keys), *shape), dtype=np.float32)
+    for row, key in zip(out, keys, strict=True):
+        np.random.Generator(np.random.Philox(key=[stream, int(key) & (2**64 - 1)])).random(out=row, dtype=np.float32)
+    return torch.from_numpy(out).to(device)
+
+
+def content_keys(images: np.ndarray) -> list[int]:
+    """Return one 64-bit key per image (N, H, W, C) from its bytes: equal images get equal noise wherever they stand."""
+    return [
+        int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest(), "little") for image in images
+    ]
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed torch's generators for one training step, so that a resumed run repeats the uninterrupted one without stored RNG state."""
+    torch.manual_seed(_digest(seed, step, "training step"))

@@ -1,0 +1,89 @@
+"""Layers of NVAE: weight-normalised convolution, BatchNorm-Swish, squeeze-excitation, and the two resampling skips."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Conv2d(nn.Conv2d):
+    """Convolution with "same" padding, optionally weight-normalised per output channel: w = exp(g) v / ||v||.
+
+    The state dict holds ``weight`` (v) and ``log_weight_norm`` (g).
+
+    Reference: Salimans & Kingma, "Weight Normalization", NeurIPS 2016.
+    """
+
+    log_weight_norm: nn.Parameter | None
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = True, weight_norm: bool = True):
+        super().__init__(c_in, c_out, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias)
+        self.log_weight_norm = None
+        if weight_norm:
+            norm = self.weight.detach().flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+            # The small offset keeps log finite for a row that happens to start at zero.
+            self.log_weight_norm = nn.Parameter((norm + 1e-2).log())
+
+    def effective_weight(self) -> Tensor:
+        """Return the kernel that is convolved with, (C_out, C_in / groups, k, k)."""
+        if self.log_weight_norm is None:
+            return self.weight
+        norm = self.weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        return self.log_weight_norm.exp() * self.weight / (norm + 1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.effective_weight(), self.bias)
+
+
+class BNSwish(nn.BatchNorm2d):
+    """BatchNorm followed by Swish, x sigmoid(x) (Ramachandran et al., 2017)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-5, momentum=0.05)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(super().forward(x))
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """BatchNorm with NVAE's slow statistics (momentum 0.05)."""
+    return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.05)
+
+
+class SqueezeExcite(nn.Module):
+    """Per-image channel gates: x * sigmoid(W2 relu(W1 mean_hw(x))), W1: C -> max(C / 16, 4). (Hu et al., CVPR 2018.)"""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(channels // 16, 4)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gates = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3))))))
+        return x * gates[:, :, None, None]
+
+
+class FactorizedReduce(nn.Module):
+    """Skip path that halves the resolution: Swish, then four strided 1x1 convolutions, one per pixel of each 2x2 block, concatenated."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        quarter = c_out // 4
+        widths = (quarter, quarter, quarter, c_out - 3 * quarter)
+        self.convs = nn.ModuleList(Conv2d(c_in, width, 1, stride=2) for width in widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(x)
+        shifted = (x, x[:, :, 1:, 1:], x[:, :, :, 1:], x[:, :, 1:, :])
+        return torch.cat([conv(part) for conv, part in zip(self.convs, shifted, strict=True)], dim=1)
+
+
+class UpsampleSkip(nn.Module):
+    """Skip path that doubles the resolution: bilinear interpolation, then a 1x1 convolution."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv = Conv2d(c_in, c_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True))

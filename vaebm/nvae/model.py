@@ -1,0 +1,283 @@
+"""NVAE: a hierarchical VAE whose latent groups live on feature maps (Vahdat & Kautz, NeurIPS 2020).
+
+p(z) = prod_l N(z_l; mu_l(z_<l), sigma_l(z_<l)^2) over groups ordered from the coarsest scale to the finest; the posterior q(z | x) runs
+bottom-up through an encoder and then top-down through the same decoder. Towers are flat lists in the order in which they are applied.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaebm.nvae.cells import DecoderCombiner, EncoderCombiner, ResidualCell
+from vaebm.nvae.distributions import GaussianDecoder, Normal
+from vaebm.nvae.flows import PairedFlow
+from vaebm.nvae.layers import Conv2d
+
+
+@dataclass(frozen=True)
+class NVAEConfig:
+    """Everything that decides the architecture.
+
+    Attributes:
+        image_size, image_channels: images are (C, S, S).
+        channels_enc, channels_dec: width at full resolution; it doubles whenever the resolution halves.
+        latents_per_group: channels of each latent group.
+        groups_per_scale: latent groups per scale, from the coarsest scale to the finest.
+        preprocess_blocks, preprocess_cells: the encoder halves the resolution once per block before the finest scale.
+        postprocess_blocks, postprocess_cells: the decoder doubles it once per block after the finest scale.
+        cells_per_group_enc, cells_per_group_dec: residual cells between two groups.
+        squeeze_excite: gates in every residual cell.
+        residual_posterior: q's parameters are offsets to p's (residual distributions).
+        flows: pairs of inverse autoregressive flows per posterior group.
+        log_sigma_min: lower clamp of the decoder's log sigma inside ``log_prob``; ``None`` for no clamp.
+    """
+
+    image_size: int = 32
+    image_channels: int = 3
+    channels_enc: int = 128
+    channels_dec: int = 128
+    latents_per_group: int = 20
+    groups_per_scale: tuple[int, ...] = (30,)
+    preprocess_blocks: int = 1
+    preprocess_cells: int = 2
+    postprocess_blocks: int = 1
+    postprocess_cells: int = 2
+    cells_per_group_enc: int = 2
+    cells_per_group_dec: int = 2
+    squeeze_excite: bool = True
+    residual_posterior: bool = True
+    flows: int = 0
+    log_sigma_min: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "groups_per_scale", tuple(self.groups_per_scale))
+        halvings = self.preprocess_blocks + len(self.groups_per_scale) - 1
+        if self.image_size % 2**halvings:
+            raise ValueError(f"image_size {self.image_size} cannot be halved {halvings} times")
+        if self.preprocess_blocks != self.postprocess_blocks:
+            raise ValueError("preprocess_blocks and postprocess_blocks must agree: they undo each other")
+
+    @property
+    def latent_shapes(self) -> list[tuple[int, int, int]]:
+        """Shape (C, H, W) of every latent group, coarsest first."""
+        finest = self.image_size // 2**self.preprocess_blocks
+        scales = len(self.groups_per_scale)
+        return [
+            (self.latents_per_group, size, size)
+            for scale, groups in enumerate(self.groups_per_scale)
+            for size in [finest // 2 ** (scales - 1 - scale)]
+            for _ in range(groups)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "NVAEConfig":
+        """Read a dictionary written by :meth:`to_json`; an unknown key is an error."""
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown NVAE settings {sorted(unknown)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What one pass x -> q(z | x) -> p(x | z) gives.
+
+    Attributes:
+        logits: parameters of p(x | z), (N, 2C, H, W).
+        z: one sample per group.
+        kl: KL per group and image in nats, (N, groups): closed form without flows, log q - log p at the sample with flows.
+        log_q, log_p: log q(z | x) and log p(z) at the sample, (N,), in nats.
+    """
+
+    logits: Tensor
+    z: list[Tensor]
+    kl: Tensor
+    log_q: Tensor
+    log_p: Tensor
+
+
+class NVAE(nn.Module):
+    """Hierarchical VAE with a Gaussian decoder. Images are float (N, C, H, W) in [0, 1]; noise is a list of standard normals, one per group."""
+
+    def __init__(self, config: NVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        cell = lambda kind, channels, stride: ResidualCell(kind, channels, stride, config.squeeze_excite)
+        enc, dec, latents = config.channels_enc, config.channels_dec, config.latents_per_group
+        scales = len(config.groups_per_scale)
+
+        self.stem = Conv2d(config.image_channels, enc, 3)
+        self.pre_process = nn.ModuleList()
+        for _ in range(config.preprocess_blocks):
+            self.pre_process.extend(cell("bnswish", enc, 1) for _ in range(config.preprocess_cells - 1))
+            self.pre_process.append(cell("bnswish", enc, 2))
+            enc *= 2
+
+        # The encoder meets the groups in reverse: finest scale first, and the last group it reaches is the top one, which has no combiner.
+        fine_to_coarse = tuple(reversed(config.groups_per_scale))
+        dec *= 2**config.postprocess_blocks
+        self.enc_tower = nn.ModuleList()
+        sampler_widths: list[int] = []
+        for scale, groups in enumerate(fine_to_coarse):
+            for group in range(groups):
+                self.enc_tower.extend(cell("bnswish", enc, 1) for _ in range(config.cells_per_group_enc))
+                if (scale, group) != (scales - 1, groups - 1):
+                    self.enc_tower.append(EncoderCombiner(enc, dec))
+                sampler_widths.insert(0, enc)
+            if scale < scales - 1:
+                self.enc_tower.append(cell("bnswish", enc, 2))
+                enc, dec = enc * 2, dec * 2
+        self.enc0 = nn.Sequential(nn.ELU(), Conv2d(enc, enc, 1), nn.ELU())
+        self.enc_sampler = nn.ModuleList(Conv2d(width, 2 * latents, 3) for width in sampler_widths)
+        self.nf_cells = nn.ModuleList(
+            nn.ModuleList(PairedFlow(latents) for _ in range(config.flows)) for _ in config.latent_shapes
+        )
+
+        _, top, _ = config.latent_shapes[0]
+        self.prior_ftr0 = nn.Parameter(torch.randn(dec, top, top))
+        self.dec_tower = nn.ModuleList()
+        self.dec_sampler = nn.ModuleList()
+        for scale, groups in enumerate(config.groups_per_scale):
+            for group in range(groups):
+                if (scale, group) != (0, 0):
+                    self.dec_tower.extend(cell("mconv_e6", dec, 1) for _ in range(config.cells_per_group_dec))
+                    self.dec_sampler.append(nn.Sequential(nn.ELU(), Conv2d(dec, 2 * latents, 1)))
+                self.dec_tower.append(DecoderCombiner(dec, latents))
+            if scale < scales - 1:
+                self.dec_tower.append(cell("mconv_e6", dec, -1))
+                dec //= 2
+
+        self.post_process = nn.ModuleList()
+        for _ in range(config.postprocess_blocks):
+            self.post_process.append(cell("mconv_e3", dec, -1))
+            dec //= 2
+            self.post_process.extend(cell("mconv_e3", dec, 1) for _ in range(config.postprocess_cells - 1))
+        self.image_conditional = nn.Sequential(nn.ELU(), Conv2d(dec, 2 * config.image_channels, 3))
+
+    @property
+    def latent_shapes(self) -> list[tuple[int, int, int]]:
+        """Shape (C, H, W) of every latent group, coarsest first."""
+        return self.config.latent_shapes
+
+    def decoder(self, logits: Tensor) -> GaussianDecoder:
+        """Return p(x | z) from logits, with this model's clamps."""
+        return GaussianDecoder.from_logits(logits, self.config.log_sigma_min)
+
+    def _encode_features(self, x: Tensor) -> tuple[Tensor, list[Tensor], list[EncoderCombiner]]:
+        """Run the bottom-up pass; return the top features, and per lower group (coarse to fine) its features and combiner."""
+        s = self.stem(2 * x - 1)
+        for cell in self.pre_process:
+            s = cell(s)
+        features: list[Tensor] = []
+        combiners: list[EncoderCombiner] = []
+        for cell in self.enc_tower:
+            if isinstance(cell, EncoderCombiner):
+                combiners.insert(0, cell)
+                features.insert(0, s)
+            else:
+                s = cell(s)
+        return self.enc0(s), features, combiners
+
+    def _top_down(self, choose: Callable[[int, Tensor, Normal], Tensor], batch: int, temperature: float = 1.0) -> Tensor:
+        """Run the decoder; ``choose(group, features, prior)`` returns the group's z. Return the logits (N, 2C, H, W)."""
+        group = 0
+        s = self.prior_ftr0.expand(batch, -1, -1, -1)
+        for cell in self.dec_tower:
+            if isinstance(cell, DecoderCombiner):
+                if group == 0:
+                    zeros = s.new_zeros(batch, *self.latent_shapes[0])
+                    prior = Normal.from_params(zeros, zeros, temperature)
+                else:
+                    prior = Normal.from_params(*self.dec_sampler[group - 1](s).float().chunk(2, dim=1), temperature)
+                s = cell(s, choose(group, s, prior))
+                group += 1
+            else:
+                s = cell(s)
+        for cell in self.post_process:
+            s = cell(s)
+        return self.image_conditional(s)
+
+    def encode(self, x: Tensor, eps: Sequence[Tensor]) -> Posterior:
+        """Draw z ~ q(z | x) with noise ``eps`` and decode it.
+
+        Args:
+            x: images (N, C, H, W) in [0, 1].
+            eps: standard normal noise per group, each (N, *latent_shapes[l]).
+        """
+        top, features, combiners = self._encode_features(x)
+        z: list[Tensor] = []
+        kl: list[Tensor] = []
+        log_q, log_p = x.new_zeros(len(x)), x.new_zeros(len(x))
+
+        def choose(group: int, s: Tensor, prior: Normal) -> Tensor:
+            nonlocal log_q, log_p
+            joined = top if group == 0 else combiners[group - 1](features[group - 1], s)
+            mu, log_sigma = self.enc_sampler[group](joined).float().chunk(2, dim=1)
+            posterior = self._posterior(mu, log_sigma, group, s)
+            value = posterior.transform(eps[group])
+            log_q_group = posterior.log_prob(value).flatten(1).sum(1)
+            for flow in self.nf_cells[group]:
+                value = flow(value)  # volume-preserving: log q does not change
+            log_p_group = prior.log_prob(value).flatten(1).sum(1)
+            flows = len(self.nf_cells[group]) > 0
+            kl.append(log_q_group - log_p_group if flows else posterior.kl(prior).flatten(1).sum(1))
+            log_q, log_p = log_q + log_q_group, log_p + log_p_group
+            z.append(value)
+            return value
+
+        logits = self._top_down(choose, len(x))
+        return Posterior(logits, z, torch.stack(kl, dim=1), log_q, log_p)
+
+    def _posterior(self, mu: Tensor, log_sigma: Tensor, group: int, s: Tensor) -> Normal:
+        if group > 0 and self.config.residual_posterior:
+            mu_p, log_sigma_p = self.dec_sampler[group - 1](s).float().chunk(2, dim=1)
+            return Normal.from_params(mu + mu_p, log_sigma + log_sigma_p)
+        return Normal.from_params(mu, log_sigma)
+
+    def decode(self, eps: Sequence[Tensor], temperature: float = 1.0) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Map noise to an image distribution: z_l = mu_l(z_<l) + sigma_l(z_<l) eps_l.
+
+        Returns:
+            logits (N, 2C, H, W) of p(x | z); z per group; log p(z) (N,) at the sample, in nats.
+        """
+        z: list[Tensor] = []
+        log_p = eps[0].new_zeros(len(eps[0]))
+
+        def choose(group: int, s: Tensor, prior: Normal) -> Tensor:
+            nonlocal log_p
+            value = prior.transform(eps[group])
+            log_p = log_p + prior.log_prob(value).flatten(1).sum(1)
+            z.append(value)
+            return value
+
+        return self._top_down(choose, len(eps[0]), temperature), z, log_p
+
+    def elbo(self, x: Tensor, eps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return (log p(x | z) at one posterior sample (N,), KL per group (N, groups)), in nats; the ELBO is the first minus the sum."""
+        out = self.encode(x, eps)
+        return self.decoder(out.logits).log_prob(x), out.kl
+
+    def log_prob_bound(self, x: Tensor, eps: Iterator[Sequence[Tensor]] | Sequence[Sequence[Tensor]]) -> Tensor:
+        """Return the K-sample importance-weighted bound log 1/K sum_k p(x, z_k) / q(z_k | x), float64 (N,), in nats.
+
+        K = 1 is a one-sample estimate of the ELBO. The density is that of 2x - 1, in the image's own units: add D log 2 for that of x.
+
+        Args:
+            eps: K lists of noise, one per importance sample.
+
+        Reference: Burda et al., "Importance Weighted Autoencoders", ICLR 2016.
+        """
+        log_weights = []
+        for noise in eps:
+            out = self.encode(x, noise)
+            log_weights.append(self.decoder(out.logits).log_prob(x).double() + out.log_p.double() - out.log_q.double())
+        stacked = torch.stack(log_weights)  # (K, N)
+        return torch.logsumexp(stacked, 0) - torch.tensor(float(len(log_weights)), dtype=torch.float64).log()

@@ -1,0 +1,46 @@
+"""Training batches whose order is a function of (seed, step): the same after a resume as without one."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Batches:
+    """Shuffled epochs over images held in memory.
+
+    Args:
+        images: uint8 (N, H, W, C).
+        batch_size: images per batch; the remainder of an epoch that does not fill a batch is dropped.
+        seed: the order of epoch ``e`` is a permutation drawn from (seed, e).
+        flip: mirror each image left-right with probability 1/2 (drawn from torch's global generator).
+    """
+
+    def __init__(self, images: np.ndarray, batch_size: int, seed: int, flip: bool = True) -> None:
+        # NCHW bytes: 4x smaller than floats, converted batch by batch.
+        self.images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        self.batch_size, self.seed, self.flip = batch_size, seed, flip
+        self.per_epoch = len(images) // batch_size
+        if self.per_epoch == 0:
+            raise ValueError(f"{len(images)} images do not fill one batch of {batch_size}")
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __getitem__(self, step: int) -> Tensor:
+        """Return the uint8 batch (B, C, H, W) of update ``step`` (from 1)."""
+        epoch, position = divmod(step - 1, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
+        batch = self.images[self._order[position * self.batch_size : (position + 1) * self.batch_size]]
+        if self.flip:
+            mirrored = torch.rand(len(batch)) < 0.5
+            batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
+        return batch
+
+
+def to_unit(batch: Tensor) -> Tensor:
+    """Map uint8 to float32 in [0, 1] by x / 255."""
+    return batch.float() / 255
+
+
+def to_uint8(x: Tensor) -> np.ndarray:
+    """Map images in [0, 1] (N, C, H, W) to uint8 (N, H, W, C): clamp, then round to nearest."""
+    return (x.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
