@@ -51,7 +51,7 @@ def _train(options: argparse.Namespace) -> int:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {options.device}: not available ({str(error).splitlines()[0]})") from None
-    images = load_images(config.dataset, split="train", data_root=options.data_root)
+    images = load_images(config.dataset, split="train", data_root=options.data_root).images
     # The card keeps the command without folders: they say nothing about the weights.
     command = f"python -m baselines train {options.kind} --config {Path(options.config).name} --seed {options.seed}"
     if options.steps is not None:
@@ -78,8 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options, unknown = parser.parse_known_args(arguments)
         if unknown:
-            known = [flag for action in _parser()._subparsers._group_actions[0].choices["train"]._actions for flag in action.option_strings]
-            raise UserError(f"unknown option {unknown[0]!r}.{did_you_mean(unknown[0], known)}")
+            raise UserError(f"unknown option {unknown[0]!r}.{did_you_mean(unknown[0], (f'--{name}'.replace('_', '-') for name in vars(options)))}")
         return _train(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

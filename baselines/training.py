@@ -41,10 +41,10 @@ class GlowTraining:
 
 @dataclass(frozen=True)
 class IGEBMTraining:
-    """Adam (beta_1 = 0) on mean E(x+) - mean E(x-) + energy_l2 mean(E(x+)^2 + E(x-)^2), with x- from chains kept in a replay buffer.
+    """Adam (beta_1 = 0) on mean E(x+) - mean E(x-) + energy_l2 (mean E(x+)^2 + mean E(x-)^2), x- from chains kept in a replay buffer.
 
     ``fresh_share`` of the chains restart from uniform noise; ``chain_steps`` to ``gradient_clip`` are the chain; ``max_energy`` is the mean
-    \|E\| past which training has diverged; ``bf16`` runs the convolutions in bfloat16.
+    of abs(E) past which training has diverged; ``bf16`` runs the convolutions in bfloat16.
     """
 
     batch_size: int = 32

@@ -35,7 +35,8 @@ def describe_protocols(entries: Iterable[Entry]) -> list[str]:
         if len(values) == 1 and len(holders) == len(entries):
             shared.append(f"{_words(key)} {values.pop()}")
         else:
-            varying.append(f"{_words(key).capitalize()}: {_by_factor(key, holders)}.")
+            name = _words(key)
+            varying.append(f"{name[:1].upper()}{name[1:]}: {_by_factor(key, holders)}.")
     return ([f"All measured rows: {'; '.join(shared)}."] if shared else []) + varying
 
 

@@ -84,10 +84,8 @@ def _auroc(rows: Sequence[Measurement], source: str) -> Board:
         notes.insert(0, f"AUROC: higher is better, 0.5 is chance. {INTERVAL}")
     notes += _control_notes(systems, controls, columns)
     notes += _published_notes(published)
-    title = "AUROC of in-distribution {source} against each set"
-    title = (
-        f"Table 6: out-of-distribution detection, {title}" if in_paper else f"Out-of-distribution detection, {title}"
-    )
+    paper_table = " (Table 6 of the paper)" if in_paper else ""
+    title = f"Out-of-distribution detection{paper_table}: AUROC of in-distribution {{source}} against each set"
     return _board("ood", title, source, columns, blocks, notes)
 
 
@@ -192,19 +190,19 @@ def _coefficients(rows: Sequence[Measurement], source: str) -> Board:
         blocks.append(Block(system_label(system) + (f" ({size})" if size else ""), lines))
     lead = (
         "The score is log p(x) - c E(x); c = 1 is the paper's. A change of the scale of E moves the headline number"
-        f"{_ranges(scan)}."
+        f"{_ranges(scan, columns)}."
     )
     title = "AUROC against a coefficient c on the energy, in-distribution {source}"
     return _board("ood_coefficient", title, source, columns, blocks, _protocol_notes(scan, lead))
 
 
-def _ranges(scan: Sequence[Measurement]) -> str:
+def _ranges(scan: Sequence[Measurement], columns: Sequence[Column]) -> str:
     """``": over the c shown, SVHN 0.42 to 0.87"``: the smallest and the largest AUROC of each set."""
-    values: dict[str, list[float]] = {}
-    for row in scan:
-        if row.value is not None:
-            values.setdefault(names.dataset_title(row.dataset), []).append(row.value)
-    found = [f"{title} {min(v):.2f} to {max(v):.2f}" for title, v in values.items() if len(v) > 1]
+    found = []
+    for column in columns:
+        values = [row.value for row in scan if row.dataset == column.key and row.value is not None]
+        if len(values) > 1:
+            found.append(f"{column.title} {min(values):.2f} to {max(values):.2f}")
     return f": over the c shown, {', '.join(found)}" if found else ""
 
 

@@ -24,7 +24,8 @@ Scores = Mapping[str, Mapping[str, NDArray[np.float64]]]  # system -> data set -
 # Okabe and Ito, "Color universal design" (2008), without yellow, which is faint on white; line styles tell the rest.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 LINES = ("-", "--", "-.", ":")
-STYLE: dict[str, Any] = {
+FIXED = {"svhn": 0, "cifar10_interp": 1, "cifar100": 2, "celeba": 3, "mean": 6}  # the same colour in every plot
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -61,7 +62,7 @@ def score_histograms(scores: Scores, in_distribution: str = names.IN_DISTRIBUTIO
             inside = np.clip(sets[in_distribution], edges[0], edges[-1])
             title = f"{names.dataset_title(in_distribution)} (in)"
             axis.hist(inside, edges, density=True, color="0.75", label=title)
-            for i, name in enumerate(order):
+            for name in order:
                 if name in sets:
                     clipped = np.clip(sets[name], edges[0], edges[-1])
                     axis.hist(
@@ -69,14 +70,14 @@ def score_histograms(scores: Scores, in_distribution: str = names.IN_DISTRIBUTIO
                         edges,
                         density=True,
                         histtype="step",
-                        linewidth=1.4,
+                        linewidth=1.2,
                         label=names.dataset_title(name),
-                        **_look(i),
+                        **_set_look(name, order),
                     )
             axis.set(title=system_label(system), xlabel="score (higher: more in-distribution)", yticks=[])
         if axes:
             axes[0].set_ylabel("density")
-            _shared_legend(figure, axes)
+            _shared_legend(figure, axes, "the outermost bins hold the tails")
     return figure
 
 
@@ -97,13 +98,13 @@ def roc_curves(scores: Scores, in_distribution: str = names.IN_DISTRIBUTION) -> 
             for i, (system, sets) in enumerate(kept.items()):
                 if name in sets:
                     false, true = roc(sets[in_distribution], sets[name])
-                    area = float(np.trapezoid(true, false))
+                    area = float(np.sum(np.diff(false) * (true[1:] + true[:-1]) / 2))
                     axis.plot(false, true, linewidth=1.4, label=f"{system_label(system)} {area:.2f}", **_look(i))
             title = f"{names.dataset_title(in_distribution)} against {names.dataset_title(name)}"
             axis.set(title=title, xlabel="false positive rate (OOD kept)", ylabel="true positive rate (in kept)")
             axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-            # An inverted detector runs below the diagonal, where a good one leaves room for the legend.
-            axis.legend(loc="best", title="AUROC", title_fontsize=8, handlelength=1.6)
+            # Below the panel: inverted detectors leave no corner of it free.
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), title="AUROC", title_fontsize=8, ncols=2)
     return figure
 
 
@@ -123,7 +124,7 @@ def roc(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> tuple[NDAr
 
 
 def coefficient_curves(rows: Sequence[Measurement]) -> "Figure":
-    """Draw AUROC with its 95 % band against the coefficient c on E, a panel per system; c = 1, the paper's score, is marked.
+    """Draw AUROC with its 95 % band against the coefficient c on E, a panel per system; c = 1 is the paper's.
 
     Args:
         rows: measurements; those of metric ``"auroc_at_coefficient"`` are drawn.
@@ -139,13 +140,13 @@ def coefficient_curves(rows: Sequence[Measurement]) -> "Figure":
             own = sorted(
                 (r for r in scan if (r.system, r.size) == (system, size)), key=lambda r: coefficient(r.variant)
             )
-            for i, name in enumerate(order):
+            for name in order:
                 points = [row for row in own if row.dataset == name]
                 x = [coefficient(row.variant) for row in points]
                 y = np.array([row.value for row in points], float)
                 low = np.array([row.low if row.low is not None else np.nan for row in points], float)
                 high = np.array([row.high if row.high is not None else np.nan for row in points], float)
-                look = _look(i)
+                look = _set_look(name, order)
                 axis.plot(x, y, marker="o", markersize=3, linewidth=1.4, label=names.dataset_title(name), **look)
                 axis.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
             # c = 0 (log p(x) alone) belongs on the axis, and the interesting range spans decades.
@@ -205,7 +206,7 @@ def _panels(count: int, square: bool = False) -> tuple["Figure", list[Any]]:
 
     across = min(count, COLUMNS) if count != 4 else 2
     down = -(-count // across) if count else 1
-    width, height = (PANEL[0], PANEL[0]) if square else PANEL
+    width, height = (PANEL[0], 1.25 * PANEL[0]) if square else PANEL
     figure = Figure(figsize=(width * max(across, 1), height * down), layout="constrained")
     return figure, [figure.add_subplot(down, across, i + 1) for i in range(count)]
 
@@ -219,7 +220,16 @@ def _look(i: int) -> dict[str, Any]:
     return {"color": PALETTE[i % len(PALETTE)], "linestyle": LINES[i % len(LINES)]}
 
 
-def _shared_legend(figure: "Figure", axes: Sequence[Any]) -> None:
-    """Put one legend below all panels, each name once."""
+def _set_look(name: str, order: Sequence[str]) -> dict[str, Any]:
+    """A set of the paper has its own colour; a user's sets share the others."""
+    own = [other for other in order if other not in FIXED]
+    return _look(FIXED[name] if name in FIXED else 4 + own.index(name) % 2)
+
+
+def _shared_legend(figure: "Figure", axes: Sequence[Any], title: str | None = None) -> None:
+    """Put one legend below all panels, each name once, as wide as the figure."""
     shown = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=min(len(shown), 6))
+    columns = min(len(shown), round(figure.get_figwidth() / 1.15))
+    figure.legend(
+        list(shown.values()), list(shown), loc="outside lower center", ncols=columns, title=title, title_fontsize=8
+    )

@@ -11,7 +11,8 @@ ESCAPES = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    **{c: f"\\{c}" for c in "&%$#_{}"},
+    **{c: f"\\{c}" for c in "&%#_{}"},
+    "$": r"\ensuremath{\$}",  # outside of mathematics it needs a font that small installations lack
     # These print as other characters in the default fonts or join into ligatures; "[" and "*" would be read as
     # arguments of the line break before them.
     "<": r"\textless{}",
@@ -20,7 +21,7 @@ ESCAPES = {
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
-    "`": r"\textasciigrave{}",
+    "`": "{`}",
     "'": "{'}",
     EMPTY: "--",
     JOINER: "{}",

@@ -40,7 +40,7 @@ def read_array(path: Path, n: int | None = None) -> tuple[np.ndarray, np.ndarray
     images = as_images(raw, where)[:n]
     if labels is not None and (labels.shape != (len(raw),) or labels.dtype.kind not in "iu"):
         raise UserError(
-            f"{where}: found labels {labels.dtype} {labels.shape}, needed integers of shape ({len(raw)},); fix or drop them"
+            f"{where}: found labels {labels.dtype} {labels.shape}, needed integers ({len(raw)},); fix or drop them"
         )
     return np.array(images), None if labels is None else labels[:n].astype(np.int64)
 

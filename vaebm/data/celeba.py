@@ -1,8 +1,8 @@
 """CelebA from the user's own copy of the aligned pictures. It may not be redistributed: never bundled, never packed.
 
-Each 218 x 178 picture is cropped to the 148 x 148 box (left 15, upper 40, right 163, lower 188), as in the official NVAE
-and VAEBM code for CelebA 64, and then brought to the wanted size in one step. (IGEBM, JEM and HDGE did not crop for
-their OOD column.)
+Each 218 x 178 picture is cropped to the 148 x 148 box (left 15, upper 40, right 163, lower 188), as in the official
+NVAE and VAEBM code for CelebA 64, and then brought to the wanted size in one step. (IGEBM, JEM and HDGE did not crop
+for their OOD column.)
 """
 
 from pathlib import Path, PurePosixPath

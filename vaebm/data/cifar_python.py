@@ -42,7 +42,9 @@ def read_cifar(path: Path, name: str, split: str) -> tuple[np.ndarray, np.ndarra
         UserError: a batch is missing or damaged, or its pickle wants a class these files do not need (it is named).
     """
     files = _BATCHES[name, split]
-    batches = [load_batch(data, f"{path}: {file}") for file, data in zip(files, _read_files(path, name, files), strict=True)]
+    batches = [
+        load_batch(data, f"{path}: {file}") for file, data in zip(files, _read_files(path, name, files), strict=True)
+    ]
     images, labels = [], []
     for file, batch in zip(files, batches, strict=True):
         pixels, classes = batch.get("data"), batch.get(_LABELS[name])
@@ -66,7 +68,7 @@ def load_batch(data: bytes, where: str) -> dict[str, Any]:
         if not isinstance(batch, dict):
             raise ValueError(f"holds a {type(batch).__name__}, not a dict")
         return {_text(key): value.array() if isinstance(value, _Array) else value for key, value in batch.items()}
-    except _Forbidden as forbidden:
+    except _ForbiddenError as forbidden:
         raise UserError(
             f"{where}: refused, its pickle asks for {forbidden}, which no CIFAR file needs; download the set again"
         ) from None
@@ -75,7 +77,7 @@ def load_batch(data: bytes, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: not a readable CIFAR batch ({reason}); download the set again") from None
 
 
-class _Forbidden(Exception):
+class _ForbiddenError(Exception):
     pass
 
 
@@ -120,7 +122,7 @@ class _BatchUnpickler(pickle.Unpickler):
         try:
             return self._ALLOWED[module, name]
         except KeyError:
-            raise _Forbidden(f"{module}.{name}") from None
+            raise _ForbiddenError(f"{module}.{name}") from None
 
 
 def _text(key: object) -> str:

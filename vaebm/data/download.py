@@ -134,7 +134,9 @@ def _from_first(remote: RemoteFile, folder: Path) -> Path:
     for url in remote.urls:
         try:
             return Path(
-                pooch.retrieve(url, remote.known_hash, fname=remote.name, path=folder, downloader=_resume, progressbar=False)
+                pooch.retrieve(
+                    url, remote.known_hash, fname=remote.name, path=folder, downloader=_resume, progressbar=False
+                )
             )
         except requests.RequestException as error:
             reason = f"{url}: {_short(error)}"

@@ -80,7 +80,7 @@ def zip_files(path: Path, where: str | None = None) -> Iterator[PictureFiles]:
         total = sum(member.file_size for member in archive.infolist())
         if total > MAX_ZIP_BYTES:
             raise UserError(
-                f"{where}: holds {total:,} bytes uncompressed, the limit is {MAX_ZIP_BYTES:,}; unpack it and give the folder"
+                f"{where}: holds {total:,} bytes uncompressed, the limit is {MAX_ZIP_BYTES:,}; give the unpacked folder"
             )
         names = sorted(name for name in archive.namelist() if is_picture(name))
         if not names:

@@ -135,7 +135,7 @@ def index_note(images: ImageSet) -> str:
         return ""
     known = int((images.index >= 0).sum())
     if known < len(images):
-        return f"{known} of these {len(images)} images are known to be official test images, the rest may be of either split"
+        return f"{known} of these {len(images)} images are known official test images, the rest may be of either split"
     first, last = int(images.index.min()), int(images.index.max())
     missing = last - first + 1 - len(images)
     return f"official positions {first} to {last}, {missing} of them missing" if missing > 0 else ""

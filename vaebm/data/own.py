@@ -18,12 +18,14 @@ def parse_own(spec: str) -> tuple[str, str] | None:
     Raises:
         UserError: NAME or PATH is empty, or NAME holds a character that has no place in a table or file name.
     """
-    if Path(spec).expanduser().exists():
+    if spec and Path(spec).expanduser().exists():
         return _stem(spec), spec
     if "=" in spec:
         name, _, path = spec.partition("=")
         if not re.fullmatch(r"[\w.+-]+", name) or not path:
-            raise UserError(f"{spec!r}: needed NAME=PATH, NAME of letters, digits and _ . + - (e.g. --ood mine=folder/)")
+            raise UserError(
+                f"{spec!r}: needed NAME=PATH, NAME of letters, digits and _ . + - (e.g. --ood mine=folder/)"
+            )
         return name, path
     looks_like_path = "/" in spec or "\\" in spec or spec.lower().endswith((*ARRAYS, ".zip"))
     return (_stem(spec), spec) if looks_like_path else None

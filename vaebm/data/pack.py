@@ -1,6 +1,6 @@
 """Pack images into a folder of lossless WebP sheets: how the bundled cuts were made.
 
-    python -m vaebm.data.pack svhn vaebm/data/bundled/svhn --count 2000 --data-root DATA --note "where it came from"
+    python -m vaebm.data.pack svhn vaebm/data/bundled/svhn --count 2000 --data-root DATA --origin "where it came from"
 
 Such a folder is read back by name from a data root, or as ``NAME=OUT``.
 """
@@ -24,9 +24,11 @@ def pack(
     count: int | None = None,
     split: str = "test",
     data_root: str | None = None,
-    notes: Sequence[str] = (),
+    origin: str = "",
 ) -> int:
     """Write the first ``count`` images of ``spec`` to the folder ``out``, which must not exist; returns how many.
+
+    ``origin`` goes into ``meta.json`` (default: the place ``load_images`` found them in).
 
     Raises:
         UserError: as ``load_images``; or the set may not be redistributed; or ``out`` exists.
@@ -38,23 +40,25 @@ def pack(
     # The reader works out the note on gaps afresh, for the part that is asked for then.
     kept = tuple(note for note in images.notes if note != index_note(images))
     terms = {"title": info.title, "licence": info.licence, "citation": info.citation} if info else {}
-    write_packed(replace(images, notes=(*kept, *notes)), out, {"origin": f"first {len(images)} of {spec}", **terms})
+    write_packed(replace(images, notes=kept), out, {"origin": origin or images.source, **terms})
     return len(images)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0, or 2 for a mistake of the user."""
-    parser = argparse.ArgumentParser(prog="python -m vaebm.data.pack", description="Pack images into lossless WebP sheets.")
+    parser = argparse.ArgumentParser(
+        prog="python -m vaebm.data.pack", description="Pack images into lossless WebP sheets."
+    )
     parser.add_argument("spec", help=f"{', '.join(DATASETS)}, NAME=PATH or PATH")
     parser.add_argument("out", type=Path, help="folder to make")
     parser.add_argument("--count", type=int, help="how many images (default: all)")
     parser.add_argument("--split", default="test", help="test or train (default: test)")
     parser.add_argument("--data-root", help="folder with data sets (default: $VAEBM_DATA)")
-    parser.add_argument("--note", action="append", default=[], help="a line for meta.json on origin or limits; repeatable")
+    parser.add_argument("--origin", default="", help="a line for meta.json on where the images came from")
     given = parser.parse_args(arguments)
     try:
         count = pack(
-            given.spec, given.out, count=given.count, split=given.split, data_root=given.data_root, notes=given.note
+            given.spec, given.out, count=given.count, split=given.split, data_root=given.data_root, origin=given.origin
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

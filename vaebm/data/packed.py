@@ -1,8 +1,9 @@
 """Packed sets: a folder of lossless WebP sheets (grids of equal tiles, row by row) and a ``meta.json`` with a sha256.
 
 ``meta.json``: ``shape`` [H, W, C], ``count``, ``sha256`` of the pixels, ``sheets`` [{"file", "count"}]; optional
-``split``, ``title``, ``origin``, ``licence``, ``citation``, ``notes``. ``arrays.npz`` beside it may hold ``labels``,
-``index`` (position in the official split) or ``official_test_index`` (the same, -1 where the split is not known).
+``split``, ``notes``, and for people ``origin``, ``title``, ``licence``, ``citation``. ``arrays.npz`` beside it may hold
+``labels``, ``index`` (position in the official split) or ``official_test_index`` (the same, -1 where the split is not
+known).
 """
 
 import hashlib
@@ -42,7 +43,9 @@ def read_packed(folder: Path, name: str, source: str) -> ImageSet:
         raise UserError(f"{where}: pixels do not match the sha256 in meta.json; restore or remove it")
     index = arrays.get("official_test_index", arrays.get("index"))
     try:
-        return ImageSet(name, images, source, meta.get("split", ""), arrays.get("labels"), index, tuple(meta.get("notes", ())))
+        return ImageSet(
+            name, images, source, meta.get("split", ""), arrays.get("labels"), index, tuple(meta.get("notes", ()))
+        )
     except ValueError as error:
         raise UserError(f"{where}: {error}; restore or remove it") from None
 

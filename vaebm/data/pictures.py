@@ -69,14 +69,14 @@ def _decode(name: str, open_file: Callable[[str], IO[bytes]], where: str) -> Ima
         with open_file(name) as stream, Image.open(stream) as picture:
             picture.load()
             return _plain(picture)
-    except _Refused as refused:
+    except _RefusedError as refused:
         raise UserError(f"{where}: {name} {refused}; needed 8-bit grey or RGB") from None
     except _DECODE_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where}: cannot read {name} as an image ({reason}); remove or replace it") from None
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     pass
 
 
@@ -88,10 +88,10 @@ def _plain(picture: Image.Image) -> Image.Image:
         return picture.convert("L")
     if picture.mode in ("P", "RGBA", "LA", "PA", "L", "RGB"):
         rgba = picture.convert("RGBA")
-        if rgba.getextrema()[3] != (255, 255):
-            raise _Refused("has transparent pixels")
+        if np.asarray(rgba)[..., 3].min() < 255:
+            raise _RefusedError("has transparent pixels")
         return rgba.convert("L" if picture.mode in ("LA", "L") else "RGB")
-    raise _Refused(f"has Pillow mode {picture.mode!r}")
+    raise _RefusedError(f"has Pillow mode {picture.mode!r}")
 
 
 def _crop_celeba(picture: Image.Image, name: str, where: str, size: tuple[int, int]) -> Image.Image:

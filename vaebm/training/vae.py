@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -76,7 +78,7 @@ class VAETask:
         if step <= warmup:
             return self.training.learning_rate * step / warmup
         done = (step - warmup) / max(1, self.training.steps - warmup)
-        return self.training.learning_rate * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(1.0, done))))
+        return self.training.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
     def step(self, step: int) -> dict[str, float]:
         x = to_unit(self.batches[step].to(self.device)).contiguous(memory_format=torch.channels_last)

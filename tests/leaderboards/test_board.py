@@ -1,0 +1,234 @@
+"""Table 6 and its companions: what stands where, what is bold, and why a cell is empty."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from evaluators.measurement import Measurement
+from leaderboards import build_board
+from leaderboards.board import Board, Cell, Row, mark_best
+from leaderboards.footnotes import Entry, describe_protocols
+from leaderboards.published import read_published
+from vaebm.errors import UserError
+
+
+def board_of(rows: list[Measurement], name: str = "ood") -> Board:
+    return next(board for board in build_board("ood", rows) if board.name == name)
+
+
+def row_of(board: Board, label: str) -> Row:
+    return next(row for block in board.blocks for row in block.rows if row.full_label == label)
+
+
+def cell_of(board: Board, label: str, column: str) -> Cell:
+    keys = [c.key for c in board.columns]
+    return row_of(board, label).cells[keys.index(column)]
+
+
+def test_published_cells_equal_the_csv(rows: list[Measurement]) -> None:
+    board = board_of(rows)
+    published = [row for row in read_published() if row.suite == "ood"]
+    assert len(published) == 26
+    for row in published:
+        assert cell_of(board, row.provenance["label"], row.dataset).value == row.value
+    shown = [c for *_, c in board.cells() if c.origin == "published" and c.value is not None and c.dataset != "mean"]
+    assert len(shown) == len(published)
+
+
+def test_blocks_and_rows_stand_as_in_the_paper_with_measured_rows_below_their_counterparts(
+    rows: list[Measurement],
+) -> None:
+    board = board_of(rows)
+    assert [column.title for column in board.columns] == [
+        *("SVHN", "Interp.", "CIFAR-100", "CelebA", "Mean", "my_textures")
+    ]
+    assert [block.title.partition(":")[0] for block in board.blocks] == [
+        "Unsupervised training",
+        "Supervised training",
+        "Systems without a published row (measured)",
+        "Diagnostics",
+        "Controls",
+    ]
+    assert [row.full_label for row in board.blocks[0].rows] == [
+        "NVAE",
+        "NVAE (measured, mini)",
+        "Glow",
+        "Glow (measured, mini)",
+        "IGEBM",
+        "IGEBM (measured, mini)",
+        "Divergence Triangle",
+        "VAEBM",
+        "VAEBM (measured, mini)",
+    ]
+    assert [row.full_label for row in board.blocks[1].rows] == ["JEM", "HDGE"]
+    assert [row.full_label for row in board.blocks[2].rows] == ["my_density"]
+    assert [row.full_label for row in board.blocks[3].rows] == ["VAEBM: log p(x) (mini)", "VAEBM: -E(x) (mini)"]
+    assert board.blocks[4].rows[0].full_label == "high-pass energy"
+
+
+def test_without_measurements_the_paper_alone_is_printed() -> None:
+    boards = build_board("ood", [])
+    assert [board.name for board in boards] == ["ood"]
+    assert {cell.origin for *_, cell in boards[0].cells()} == {"published"}
+    assert len(boards[0].columns) == 5
+
+
+def test_the_mean_of_a_published_row_is_that_of_its_cells(rows: list[Measurement]) -> None:
+    board = board_of(rows)
+    assert cell_of(board, "VAEBM", "mean").value == pytest.approx((0.83 + 0.7 + 0.62 + 0.77) / 4)
+    empty = cell_of(board, "Divergence Triangle", "mean")
+    assert empty.value is None
+    assert "four sets" in empty.note
+
+
+def test_every_empty_cell_has_a_reason_and_each_reason_one_number(rows: list[Measurement]) -> None:
+    for board in build_board("ood", rows):
+        reasons = board.reasons()
+        assert list(reasons.values()) == list(range(1, len(reasons) + 1))
+        for *_, cell in board.cells():
+            assert cell.value is not None or cell.note in reasons
+
+
+def test_a_system_that_lacks_a_set_says_so(rows: list[Measurement]) -> None:
+    fewer = [r for r in rows if (r.system, r.dataset) != ("glow", "svhn")]
+    assert cell_of(board_of(fewer), "Glow (measured, mini)", "svhn").note == "Not measured in this run."
+
+
+def test_best_is_marked_only_among_its_like(rows: list[Measurement]) -> None:
+    high = [
+        replace(r, value=0.999) if (r.system, r.dataset, r.metric) == ("vaebm", "svhn", "auroc") else r for r in rows
+    ]
+    board = board_of(high)
+    assert cell_of(board, "VAEBM", "svhn").best  # published, though a measured row stands above it
+    assert cell_of(board, "VAEBM (measured, mini)", "svhn").best
+    assert not cell_of(board, "IGEBM", "svhn").best
+    assert cell_of(board, "IGEBM", "cifar10_interp").best  # a tie
+    assert cell_of(board, "HDGE", "svhn").best  # of its own block
+    assert not any(cell.best for block, *_, cell in board.cells() if block.title.startswith(("Diag", "Control")))
+
+
+def test_rows_of_unequal_protocol_are_not_ranked(rows: list[Measurement]) -> None:
+    other = [replace(r, protocol=r.protocol | {"resize": "nearest"}) if r.system == "vaebm" else r for r in rows]
+    board = board_of(other)
+    assert not cell_of(board, "VAEBM (measured, mini)", "svhn").best
+    assert cell_of(board, "IGEBM (measured, mini)", "svhn").best  # of those left with equal protocols
+
+
+def test_how_a_system_makes_its_score_is_no_difference_of_protocol(rows: list[Measurement]) -> None:
+    assert cell_of(board_of(rows), "VAEBM (measured, mini)", "svhn").best  # all estimators differ
+
+
+def test_a_lower_fpr95_is_better(rows: list[Measurement]) -> None:
+    board = board_of(rows, "ood_aupr_fpr95")
+    block = board.blocks[1]
+    first = [(row.cells[0].value, row.cells[0].best) for row in block.rows]
+    assert min(first)[1]
+    assert sum(best for _, best in first) == 1
+
+
+def test_a_single_row_is_not_the_best_of_anything() -> None:
+    row = Row("a", "", "measured", (Cell(0.9, comparable="x"),))
+    assert not mark_best([row])[0].cells[0].best
+    low, high = mark_best([row, replace(row, cells=(Cell(0.1, comparable="x"),))], higher_is_better=False)
+    assert (low.cells[0].best, high.cells[0].best) == (False, True)
+
+
+def test_correlations_show_scores_before_their_terms_and_the_spread_of_terms(rows: list[Measurement]) -> None:
+    board = board_of(rows, "ood_correlations")
+    assert [row.full_label for row in board.blocks[0].rows][:4] == [
+        *("VAEBM (mini)", "VAEBM: log p(x) (mini)", "VAEBM: -E(x) (mini)", "NVAE (mini)")
+    ]
+    assert cell_of(board, "NVAE (mini)", "high_pass_energy").value == -0.8813
+    assert cell_of(board, "VAEBM: log p(x) (mini)", "codec_bytes").value == pytest.approx(0.1)
+    assert cell_of(board, "VAEBM: -E(x) (mini)", "sd").value == pytest.approx(612.3 * 1.05)
+
+
+@pytest.mark.parametrize("variant", ["neg_energy:pixel_std", "pixel_std:neg_energy", "neg_energy/pixel_std"])
+def test_term_and_statistic_are_told_apart_in_either_order(variant: str) -> None:
+    row = Measurement("ood", "vaebm", "cifar10", "rank_correlation", 0.25, variant=variant, role="diagnostic")
+    assert cell_of(board_of([row], "ood_correlations"), "VAEBM: -E(x)", "pixel_std").value == 0.25
+
+
+def test_coefficients_ascend_and_the_sentence_says_what_they_move(rows: list[Measurement]) -> None:
+    board = board_of(rows[::-1], "ood_coefficient")
+    assert [row.label for row in board.blocks[0].rows] == [f"c = {c}" for c in ("0", "0.1", "0.3", "1", "3", "10")]
+    assert "scale of E moves the headline number: over the c shown, SVHN 0.29 to 0.82" in board.footnotes[0]
+    bad = Measurement("ood", "vaebm", "svhn", "auroc_at_coefficient", 0.5, variant="c=much")
+    with pytest.raises(UserError, match="c=much"):
+        build_board("ood", [bad])
+
+
+def test_several_seeds_make_several_rows_and_empty_cells_join_them(rows: list[Measurement]) -> None:
+    again = [replace(r, seed=1, value=r.value and r.value - 0.01) for r in rows if r.system == "vaebm" and r.value]
+    board = board_of([*rows, *again])
+    assert cell_of(board, "VAEBM (measured, mini, seed 1)", "svhn").value == pytest.approx(0.7113)
+    assert cell_of(board, "VAEBM (measured, mini, seed 0)", "svhn").value == 0.7213
+    assert "VAEBM_DATA" in cell_of(board, "VAEBM (measured, mini, seed 0)", "celeba").note
+    seedless = [replace(r, seed=None) if r.value is None else r for r in rows]
+    for seed in (0, 1):
+        label = f"VAEBM (measured, mini, seed {seed})"
+        assert "VAEBM_DATA" in cell_of(board_of([*seedless, *again]), label, "celeba").note
+
+
+def test_two_sizes_make_two_rows(rows: list[Measurement]) -> None:
+    board = board_of([*rows, *(replace(r, size="small") for r in rows if r.system == "vaebm")])
+    assert row_of(board, "VAEBM (measured, small)").size == "small"
+
+
+def test_two_values_for_one_cell_are_refused(rows: list[Measurement]) -> None:
+    with pytest.raises(UserError, match=r"vaebm, auroc on svhn.*0.7213 and 0.5"):
+        build_board("ood", [*rows, replace(rows[0], value=0.5)])
+    build_board("ood", [*rows, rows[0]])  # the same measurement twice is one
+
+
+def test_another_in_distribution_set_gets_its_own_table_without_the_papers_numbers(rows: list[Measurement]) -> None:
+    row = replace(rows[0], dataset="kmnist", protocol={"in_distribution": "mnist"})
+    boards = build_board("ood", [*rows, row])
+    board = next(board for board in boards if board.name == "ood_mnist")
+    assert [column.title for column in board.columns] == ["KMNIST"]
+    assert {cell.origin for *_, cell in board.cells()} == {"measured"}
+    assert "MNIST" in board.title
+    assert "Table 6" not in board.title
+
+
+def test_footnotes_say_protocols_warnings_and_what_a_control_reaches(rows: list[Measurement]) -> None:
+    text = "\n".join(board_of(rows).footnotes)
+    assert "Duplicates removed: 0 (SVHN, Interp., CelebA, Mean, my_textures); 18 (CIFAR-100)." in text
+    assert "exact log p(x) (Glow)" in text
+    assert "in distribution cifar10" in text
+    assert "class labels" in text
+    assert "never rank" in text
+    assert "slides, confidence high" in text
+    assert "every measured system on SVHN (high-pass energy 0.93)" in text
+
+
+def test_protocols_are_described_by_what_decides_them() -> None:
+    def entry(row: str, column: str, **protocol: object) -> Entry:
+        return Entry(row, column, "AUROC", protocol)
+
+    entries = [
+        entry("A", "X", common=True, by_column=1, by_row="a", mixed=1),
+        entry("A", "Y", common=True, by_column=2000, by_row="a", mixed=2),
+        entry("B", "X", common=True, by_column=1, by_row={"k": [1, 2]}, mixed=2),
+        entry("B", "Y", common=True, by_column=2000, by_row={"k": [1, 2]}, mixed=1),
+    ]
+    assert describe_protocols(entries) == [
+        "All measured rows: common yes.",
+        "By column: 1 (X); 2,000 (Y).",
+        "By row: a (A); k 1, 2 (B).",
+        "Mixed: 1 (A on X, B on Y); 2 (A on Y, B on X).",
+    ]
+    assert describe_protocols([]) == []
+
+
+def test_an_unknown_suite_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="Did you mean 'ood'"):
+        build_board("odd", [])
+
+
+def test_importing_leaderboards_loads_neither_matplotlib_nor_pandas_nor_torch() -> None:
+    code = "import sys, leaderboards, leaderboards.ood, leaderboards.plots; print([m for m in ('matplotlib', 'pandas',"
+    code += " 'seaborn', 'torch') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

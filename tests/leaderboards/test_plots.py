@@ -1,0 +1,101 @@
+"""Plots have the right panels, lines and labels, and make whole files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluators.measurement import Measurement
+from leaderboards import plots
+from vaebm.errors import UserError
+
+
+@pytest.fixture
+def scores() -> dict[str, dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+
+    def sets(shift: float) -> dict[str, np.ndarray]:
+        means = {"cifar10": 0.0, "svhn": shift, "cifar100": 0.1 * shift, "my_textures": -shift}
+        return {name: rng.normal(mean, 1, 200) for name, mean in means.items()}
+
+    return {"vaebm": sets(-1.0), "my_density": sets(2.0)}
+
+
+def legend(axes: object) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]  # type: ignore[attr-defined]
+
+
+def test_histograms_have_a_panel_per_system_and_a_name_per_set(scores: dict[str, dict[str, np.ndarray]]) -> None:
+    figure = plots.score_histograms(scores)
+    assert [axis.get_title() for axis in figure.axes] == ["VAEBM", "my_density"]
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == ["CIFAR-10 (in)", "SVHN", "CIFAR-100", "my_textures"]
+    coarse = plots.score_histograms(scores, bins=5)
+    assert len(coarse.axes[0].patches) < len(figure.axes[0].patches)
+
+
+def test_histograms_survive_constant_and_enormous_scores() -> None:
+    for made in (np.zeros(50), np.r_[np.linspace(-1, 1, 400), 1e30]):
+        figure = plots.score_histograms({"a": {"cifar10": made, "svhn": made}})
+        low, high = figure.axes[0].get_xlim()
+        assert high - low < 10
+
+
+def test_roc_has_a_panel_per_set_and_the_auroc_of_mid_ranks(scores: dict[str, dict[str, np.ndarray]]) -> None:
+    del scores["my_density"]["cifar100"]
+    figure = plots.roc_curves(scores)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == [f"CIFAR-10 against {name}" for name in ("SVHN", "CIFAR-100", "my_textures")]
+    inside, outside = scores["vaebm"]["cifar10"], scores["vaebm"]["svhn"]
+    auroc = np.mean(inside[:, None] > outside) + 0.5 * np.mean(inside[:, None] == outside)
+    assert legend(figure.axes[0])[:2] == ["chance 0.50", f"VAEBM {auroc:.2f}"]
+    assert [len(axis.lines) for axis in figure.axes] == [3, 2, 3]
+
+
+def test_roc_with_ties_is_the_auroc_of_mid_ranks() -> None:
+    rng = np.random.default_rng(1)
+    inside, outside = rng.integers(0, 5, 300).astype(float), rng.integers(0, 4, 200).astype(float)
+    false, true = plots.roc(inside, outside)
+    area = np.sum(np.diff(false) * (true[1:] + true[:-1]) / 2)
+    auroc = np.mean(inside[:, None] > outside) + 0.5 * np.mean(inside[:, None] == outside)
+    assert area == pytest.approx(auroc, abs=1e-12)
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
+
+
+def test_another_in_distribution_set_can_be_asked_for(scores: dict[str, dict[str, np.ndarray]]) -> None:
+    figure = plots.roc_curves(scores, in_distribution="svhn")
+    assert figure.axes[0].get_title() == "SVHN against CIFAR-10"
+    assert plots.score_histograms(scores, in_distribution="mnist").axes == []
+
+
+def test_coefficient_curve_has_a_line_per_set_with_values(rows: list[Measurement]) -> None:
+    figure = plots.coefficient_curves(rows)
+    assert [axis.get_title() for axis in figure.axes] == ["VAEBM (mini)"]
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == ["SVHN", "Interp.", "CIFAR-100", "Mean", "my_textures"]
+    x, y = figure.axes[0].lines[0].get_data()
+    assert list(x) == [0, 0.1, 0.3, 1, 3, 10]
+    assert y[3] == pytest.approx(0.7213 + 0.01)
+
+
+def test_files_are_pngs_the_same_each_time_and_pdfs_on_request(
+    scores: dict[str, dict[str, np.ndarray]], rows: list[Measurement], tmp_path: Path
+) -> None:
+    paths = plots.write_plots(scores, rows, tmp_path / "a", "ood")
+    assert [path.name for path in paths] == ["ood_histograms.png", "ood_roc.png", "ood_coefficient.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000 for path in paths)
+    again = plots.write_plots(scores, rows, tmp_path / "b", "ood", pdf=True)
+    assert [p.read_bytes() for p in again if p.suffix == ".png"] == [p.read_bytes() for p in paths]
+    assert sum(path.read_bytes().startswith(b"%PDF") for path in again) == 3
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_without_scores_and_coefficients_nothing_is_written(tmp_path: Path) -> None:
+    assert plots.write_plots({}, [], tmp_path / "c", "ood") == []
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(scores: dict[str, dict[str, np.ndarray]], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--out"):
+        plots.write_plots(scores, [], tmp_path / "file", "ood")

@@ -1,0 +1,154 @@
+"""Energy networks E_psi(x): convolutional residual nets with weight normalisation, a scalar per image.
+
+3x3 convolution, residual blocks, spatial *sum* pooling, one linear unit. The activation is Swish / 1.1, which is 1-Lipschitz. There is no
+normalisation layer: weight normalisation with data-dependent init and a spectral regulariser take the place of IGEBM's spectral norm.
+
+Reference: Xiao et al., "VAEBM", ICLR 2021, section 4 and appendix; facts of the released networks are in docs/algorithm.md.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaebm.nvae.layers import Conv2d
+
+
+def swish(x: Tensor) -> Tensor:
+    """Return x sigmoid(x) / 1.1: Swish scaled to a Lipschitz constant of at most 1."""
+    return F.silu(x) / 1.1
+
+
+@dataclass(frozen=True)
+class EnergyConfig:
+    """An energy network as data.
+
+    Attributes:
+        image_channels: channels of the images.
+        channels: width C of the first convolution.
+        blocks: one (width multiple, halve) pair per residual block: its output width is multiple * C, and ``halve`` pools at its end.
+    """
+
+    image_channels: int = 3
+    channels: int = 128
+    blocks: tuple[tuple[int, bool], ...] = ((1, True), (1, False), (2, True), (2, False), (2, True), (2, False))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", tuple((int(width), bool(halve)) for width, halve in self.blocks))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "EnergyConfig":
+        """Read a dictionary written by :meth:`to_json`; an unknown key is an error."""
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown energy settings {sorted(unknown)}")
+        return cls(**values)
+
+
+class ResidualBlock(nn.Module):
+    """act(pool(skip(x) + conv(act(conv(x))))); the skip is a 1x1 convolution where the width changes or the block pools."""
+
+    def __init__(self, c_in: int, c_out: int, halve: bool) -> None:
+        super().__init__()
+        self.conv1 = Conv2d(c_in, c_out, 3)
+        self.conv2 = Conv2d(c_out, c_out, 3)
+        self.skip = Conv2d(c_in, c_out, 1, bias=False) if halve or c_in != c_out else nn.Identity()
+        self.halve = halve
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.skip(x) + self.conv2(swish(self.conv1(x)))
+        return swish(F.avg_pool2d(out, 2) if self.halve else out)
+
+
+class EnergyNet(nn.Module):
+    """E_psi: images in [0, 1], (N, C, H, W) -> energies (N,); lower means more like data."""
+
+    def __init__(self, config: EnergyConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.channels, *(multiple * config.channels for multiple, _ in config.blocks)]
+        self.conv1 = Conv2d(config.image_channels, config.channels, 3)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(c_in, c_out, halve)
+            for c_in, c_out, (_, halve) in zip(widths, widths[1:], config.blocks, strict=False)
+        )
+        self.linear = nn.Linear(widths[-1], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = swish(self.conv1(x))
+        for block in self.blocks:
+            h = block(h)
+        return self.linear(h.sum((2, 3))).squeeze(1)
+
+    def convolutions(self) -> list[Conv2d]:
+        """The weight-normalised convolutions, in the order in which they are applied."""
+        return [module for module in self.modules() if isinstance(module, Conv2d)]
+
+
+DATA_INIT_STD = 5.0
+
+
+@torch.no_grad()
+def data_dependent_init(energy: EnergyNet, x: Tensor) -> Tensor:
+    """Set every convolution's gain and bias so that its output over the batch ``x`` has mean 0 and standard deviation 1/5 per channel.
+
+    Runs one forward pass, layer by layer; the skips without bias keep their mean. Returns the energies (N,) of that pass.
+
+    Reference: Salimans & Kingma, "Weight Normalization", NeurIPS 2016 (there with standard deviation 1).
+    """
+
+    def initialise(conv: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(conv, Conv2d) and conv.log_weight_norm is not None
+        unit = conv.weight / (conv.weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1) + 1e-5)
+        out = F.conv2d(inputs[0], unit, None, conv.stride, conv.padding, groups=conv.groups)
+        scale = DATA_INIT_STD * out.std((0, 2, 3)) + 1e-5
+        conv.log_weight_norm.copy_(-scale.log().view(-1, 1, 1, 1))
+        if conv.bias is not None:
+            conv.bias.copy_(-out.mean((0, 2, 3)) / scale)
+
+    hooks = [conv.register_forward_pre_hook(initialise) for conv in energy.convolutions()]
+    try:
+        return energy(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class SpectralRegulariser(nn.Module):
+    """sum_l sigma_max(W_l) over the weight-normalised kernels reshaped to (C_out, C_in k k), by power iteration.
+
+    The singular vectors are buffers: they are saved and resumed with the run. The sum's gradient flows through W_l only.
+    """
+
+    def __init__(self, energy: EnergyNet, iterations: int = 4, first_iterations: int = 40) -> None:
+        super().__init__()
+        self._convolutions = energy.convolutions()
+        # A plain list keeps the network's parameters out of this module's own.
+        self.iterations = iterations
+        for i, conv in enumerate(self._convolutions):
+            matrix = conv.effective_weight().detach().flatten(1)
+            self.register_buffer(f"v_{i}", F.normalize(torch.randn_like(matrix[0]), dim=0))
+        self._iterate(first_iterations)
+
+    @torch.no_grad()
+    def _iterate(self, iterations: int) -> None:
+        for i, conv in enumerate(self._convolutions):
+            matrix, v = conv.effective_weight().flatten(1), self.get_buffer(f"v_{i}")
+            for _ in range(iterations):
+                v.copy_(F.normalize(matrix.T @ F.normalize(matrix @ v, dim=0), dim=0))
+
+    def forward(self) -> Tensor:
+        """Advance the power iteration and return the sum of the largest singular values (a scalar)."""
+        self._iterate(self.iterations)
+        return torch.stack(
+            [
+                torch.linalg.vector_norm(conv.effective_weight().flatten(1) @ self.get_buffer(f"v_{i}"))
+                for i, conv in enumerate(self._convolutions)
+            ]
+        ).sum()

@@ -1,0 +1,106 @@
+"""VAEBM: h(x, z) = p_theta(x, z) exp(-E_psi(x)) / Z (Xiao et al., ICLR 2021)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vaebm.energy import EnergyNet
+from vaebm.langevin import TARGETS, langevin, standard_normal_potential
+from vaebm.noise import normal
+from vaebm.nvae import NVAE, GaussianDecoder
+
+OFFICIAL_LOG_SIGMA_MIN = -2.0  # the released chain differentiates a decoder whose log sigma is clamped here
+
+
+@dataclass(frozen=True)
+class ChainSettings:
+    """How a chain is run.
+
+    Attributes:
+        steps: Langevin updates; 0 leaves the NVAE's own sample.
+        step_size: eta.
+        target: ``"paper"`` or ``"official"`` (see :mod:`vaebm.langevin`).
+    """
+
+    steps: int = 16
+    step_size: float = 8e-5
+    target: str = "paper"
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or not self.step_size > 0:
+            raise ValueError(f"a chain needs steps >= 0 and step_size > 0, found {self.steps} and {self.step_size}")
+        if self.target not in TARGETS:
+            raise ValueError(f"unknown Langevin target {self.target!r}: needed one of {', '.join(TARGETS)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary."""
+        return asdict(self)
+
+
+class VAEBM(nn.Module):
+    """The product of an NVAE and an energy network. A chain's state is [eps_x, eps_z_1, ..., eps_z_L].
+
+    Args:
+        nvae: p_theta(x, z).
+        energy: E_psi, any module that maps images (N, C, H, W) in [0, 1] to (N,).
+    """
+
+    def __init__(self, nvae: NVAE, energy: nn.Module) -> None:
+        super().__init__()
+        self.nvae, self.energy = nvae, energy
+
+    @property
+    def state_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of one image's eps_x and eps_z."""
+        config = self.nvae.config
+        return [(config.image_channels, config.image_size, config.image_size), *self.nvae.latent_shapes]
+
+    def decode(self, eps: Sequence[Tensor]) -> tuple[Tensor, GaussianDecoder, Tensor]:
+        """Map a state to (x in [0, 1], p(x | z), log p(z) (N,))."""
+        logits, _, log_pz = self.nvae.decode(eps[1:])
+        decoder = self.nvae.decoder(logits)
+        return decoder.sample(eps[0]), decoder, log_pz
+
+    def potential(self, target: str = "paper") -> Callable[[Sequence[Tensor]], Tensor]:
+        """Return U(eps) of :mod:`vaebm.langevin` for a target."""
+
+        def paper(eps: Sequence[Tensor]) -> Tensor:
+            x, _, _ = self.decode(eps)
+            return self.energy(x) + standard_normal_potential(eps)
+
+        def official(eps: Sequence[Tensor]) -> Tensor:
+            logits, _, log_pz = self.nvae.decode(eps[1:])
+            x = self.nvae.decoder(logits).sample(eps[0])
+            return self.energy(x) - log_pz - GaussianDecoder.from_logits(logits, OFFICIAL_LOG_SIGMA_MIN).log_prob(x)
+
+        return {"paper": paper, "official": official}[target]
+
+    def run_chain(self, start: Sequence[Tensor], chain: ChainSettings, noise: Callable[[int], Sequence[Tensor]]) -> list[Tensor]:
+        """Run the chain from ``start`` and return its last state."""
+        return langevin(self.potential(chain.target), start, steps=chain.steps, step_size=chain.step_size, noise=noise)
+
+    def sample(self, seeds: Sequence[int], chain: ChainSettings, *, output: str = "mean") -> Tensor:
+        """Draw one image per seed; each depends on its own seed alone.
+
+        Args:
+            output: ``"mean"`` returns the decoder mean at the last state (as the paper's figures do), ``"sample"`` returns x itself.
+
+        Returns:
+            (N, C, H, W); means are not clamped to [0, 1].
+        """
+        device = next(self.nvae.parameters()).device
+        draw = lambda purpose: [normal(0, seeds, f"{purpose}.{i}", shape, device) for i, shape in enumerate(self.state_shapes)]
+        state = self.run_chain(draw("start"), chain, lambda k: draw(f"langevin.{k}"))
+        with torch.no_grad():
+            x, decoder, _ = self.decode(state)
+        return {"mean": decoder.mean, "sample": x}[output]
+
+    def log_density(self, x: Tensor, eps: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Return log p_theta(x) - E_psi(x), float64 (N,): log h(x) without the constant log Z.
+
+        log p_theta is the importance-weighted bound with one sample per entry of ``eps``, so the value is a lower bound of log h(x) + log Z.
+        """
+        return self.nvae.log_prob_bound(x, eps) - self.energy(x).double()
