@@ -25,9 +25,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Example: python -m baselines train glow --config mini-cifar10 --out runs/glow",
     )
     train.add_argument("kind", help="glow or igebm")
-    train.add_argument("--config", required=True, metavar="NAME", help="bundled configuration (mini-cifar10) or a .toml file")
+    train.add_argument(
+        "--config", required=True, metavar="NAME", help="bundled configuration (mini-cifar10) or a .toml file"
+    )
     train.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the run")
-    train.add_argument("--resume", action="store_true", help="continue the run in --out, exactly as if it had not stopped")
+    train.add_argument(
+        "--resume", action="store_true", help="continue the run in --out, exactly as if it had not stopped"
+    )
     train.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise (default 0)")
     train.add_argument("--steps", type=int, metavar="N", help="updates, instead of the configured number")
     train.add_argument("--data-root", type=Path, metavar="DIR", help="where the data sets are")
@@ -78,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options, unknown = parser.parse_known_args(arguments)
         if unknown:
-            raise UserError(f"unknown option {unknown[0]!r}.{did_you_mean(unknown[0], (f'--{name}'.replace('_', '-') for name in vars(options)))}")
+            known = ["--" + name.replace("_", "-") for name in vars(options) if name not in ("verb", "kind")]
+            raise UserError(f"unknown option {unknown[0]!r}.{did_you_mean(unknown[0], known)}")
         return _train(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

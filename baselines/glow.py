@@ -1,11 +1,13 @@
 """Glow: an invertible network with an exact likelihood.
 
-One step of flow is actnorm, an invertible 1x1 convolution and an affine coupling; a level is a squeeze and K steps; between levels half of
-the channels leave with a Gaussian whose mean and scale are read from the half that stays. With z = f(x),
+One step of flow is actnorm, an invertible 1x1 convolution and an affine coupling; a level is a squeeze and K steps;
+between levels half of the channels leave with a Gaussian whose mean and scale are read from the half that stays. With
+z = f(x),
 
     log p(x) = log N(z; prior) + log |det df/dx|.
 
-Reference: Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", NeurIPS 2018, https://arxiv.org/abs/1807.03039
+Reference: Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", NeurIPS 2018,
+https://arxiv.org/abs/1807.03039
 """
 
 import math
@@ -25,7 +27,7 @@ from vaebm.noise import content_keys, normal, uniform
 
 @dataclass(frozen=True)
 class GlowArchitecture:
-    """L levels of K steps; ``image_shape`` is (H, W, C) with H and W divisible by 2^L, ``width`` the channels inside a coupling."""
+    """L levels of K steps. ``image_shape``: (H, W, C), H and W divisible by 2^L; ``width``: channels in couplings."""
 
     image_shape: tuple[int, int, int] = (32, 32, 3)
     levels: int = 3
@@ -37,7 +39,7 @@ class GlowArchitecture:
         if min(self.levels, self.steps, self.width) < 1:
             raise UserError("architecture: levels, steps and width must be at least 1")
         if height % 2**self.levels or width % 2**self.levels:
-            raise UserError(f"architecture: {self.levels} levels halve {height}x{width} images to a fraction of a pixel; lower levels")
+            raise UserError(f"architecture: {height}x{width} images cannot be halved {self.levels} times; lower levels")
 
 
 class ActNorm(nn.Module):
@@ -98,7 +100,7 @@ class ScaledConv(nn.Module):
 
 
 class ZeroConv(nn.Module):
-    """A 3x3 convolution that starts at zero, with a learned gain exp(3 log_scale): what it feeds starts as the identity."""
+    """A 3x3 convolution that starts at zero, with a learned gain exp(3 log_scale)."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -112,13 +114,17 @@ class ZeroConv(nn.Module):
 
 
 class Coupling(nn.Module):
-    """y_a = x_a, y_b = (x_b + shift(x_a)) s(x_a) with s = sigmoid(h(x_a) + 2), which starts at 0.88 and never grows past 1."""
+    """y_a = x_a, y_b = (x_b + shift(x_a)) s(x_a), with s = sigmoid(h(x_a) + 2) in (0, 1), 0.88 at the start."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         half = channels // 2
         self.net = nn.Sequential(
-            ScaledConv(half, width, 3), nn.ReLU(), ScaledConv(width, width, 1), nn.ReLU(), ZeroConv(width, 2 * (channels - half))
+            ScaledConv(half, width, 3),
+            nn.ReLU(),
+            ScaledConv(width, width, 1),
+            nn.ReLU(),
+            ZeroConv(width, 2 * (channels - half)),
         )
 
     def _shift_and_log_scale(self, x_a: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,7 +159,7 @@ class Step(nn.Module):
 
     def inverse(self, y: Tensor) -> Tensor:
         for part in reversed(self.parts):
-            y = part.inverse(y)
+            y = part.inverse(y)  # type: ignore[operator]
         return y
 
 
@@ -164,7 +170,7 @@ class Glow(nn.Module):
         super().__init__()
         self.architecture = architecture
         height, width, channels = architecture.image_shape
-        self.levels, self.priors = nn.ModuleList(), nn.ModuleList()
+        self.levels, self.priors = nn.ModuleList(), nn.ModuleList()  # levels: one list of steps each
         self.z_shapes: list[tuple[int, int, int]] = []  # (C, H, W) of every z
         for level in range(architecture.levels):
             channels, height, width = 4 * channels, height // 2, width // 2
@@ -191,7 +197,9 @@ class Glow(nn.Module):
 
     def _prior(self, level: int, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log scale of the z that leaves at ``level``, given what stays."""
-        statistics = self.priors[level](kept).float() if level < len(self.priors) else self.top.expand(len(kept), -1, 1, 1)
+        statistics = (
+            self.priors[level](kept).float() if level < len(self.priors) else self.top.expand(len(kept), -1, 1, 1)
+        )
         mean, log_scale = statistics.chunk(2, dim=1)
         return mean, log_scale
 
@@ -201,7 +209,7 @@ class Glow(nn.Module):
         log_det = log_prior = x.new_zeros(len(x))
         for level, steps in enumerate(self.levels):
             x = channels_last(F.pixel_unshuffle(x, 2))  # (N, 4C, H/2, W/2)
-            for step in steps:
+            for step in steps:  # type: ignore[attr-defined]
                 x, term = step(x)
                 log_det = log_det + term
             kept, z = halves(x) if level < len(self.priors) else (x, x)
@@ -217,7 +225,7 @@ class Glow(nn.Module):
         return log_det + log_prior
 
     def decode(self, eps: Sequence[Tensor], temperature: float = 1.0) -> Tensor:
-        """Map standard normal noise, one (N, *z_shape) per level, to x: z = mean + temperature sigma eps, then the inverse flow."""
+        """Map noise, one (N, *z_shape) per level, to x: z = mean + temperature sigma eps, then the inverse flow."""
         x = channels_last(eps[-1])
         for level in reversed(range(len(self.levels))):
             mean, log_scale = self._prior(level, x)
@@ -263,8 +271,8 @@ def dequantise(images: Tensor, u: Tensor) -> Tensor:
 def image_log_prob(glow: Glow, images: Tensor, u: Tensor) -> Tensor:
     """log p(x) - D log 256 (N,): the density of the dequantised image, rescaled to bins of width 1.
 
-    Averaged over u ~ U[0, 1)^D it bounds the log probability of the 8-bit image from below (Theis et al., "A note on the evaluation of
-    generative models", ICLR 2016, section 3.1).
+    Averaged over u ~ U[0, 1)^D it bounds the log probability of the 8-bit image from below (Theis et al., "A note on
+    the evaluation of generative models", ICLR 2016, section 3.1).
     """
     return glow.log_prob(dequantise(images, u)) - images[0].numel() * math.log(256)
 
@@ -288,7 +296,8 @@ class GlowSampling:
 class GlowSystem:
     """Glow as a system under test: scores by log probability in nats, samples by the inverse flow.
 
-    The dequantisation noise of a score is keyed by the bytes of the image, so that a score is a function of the image alone.
+    The dequantisation noise of a score is keyed by the bytes of the image, so that a score is a function of the image
+    alone.
 
     Args:
         glow: the flow, in float32.
@@ -316,7 +325,12 @@ class GlowSystem:
         self.glow, self.sampling, self.size = glow.to(device).eval(), sampling, size
         self.device, self.batch_size, self.seed = torch.device(device), batch_size, seed
         self.image_shape = glow.architecture.image_shape
-        self.fingerprint = {"kind": self.kind, "weights": weights_hash, "seed": seed, "temperature": sampling.temperature}
+        self.fingerprint = {
+            "kind": self.kind,
+            "weights": weights_hash,
+            "seed": seed,
+            "temperature": sampling.temperature,
+        }
         self.protocol = {
             "score": "log p(x), nats",
             "estimator": "exact log-likelihood, uniform dequantisation, 1 draw",
@@ -377,9 +391,12 @@ class GlowSystem:
         out = [np.empty((0, *self.image_shape), dtype=np.uint8)]
         for start in range(0, len(seeds), self.batch_size):
             part = seeds[start : start + self.batch_size]
-            eps = [normal(self.seed, part, f"eps_z.{i}", shape, self.device) for i, shape in enumerate(self.glow.z_shapes)]
+            eps = [
+                normal(self.seed, part, f"eps_z.{i}", shape, self.device) for i, shape in enumerate(self.glow.z_shapes)
+            ]
             x = self.glow.decode(eps, self.sampling.temperature)
-            # The inverse of a trained flow can overflow far from the data; such a pixel becomes mid-grey instead of undefined.
+            # The inverse of a trained flow can overflow far from the data; such a pixel becomes mid-grey instead of
+            # undefined.
             levels = ((x.nan_to_num(0.0, 1.0, -1.0) + 0.5) * 256).floor().clamp(0, 255)
             out.append(levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(out)
@@ -404,4 +421,6 @@ def check_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> None:
         UserError: with what was found and what was needed.
     """
     if images.dtype != np.uint8 or images.shape[1:] != tuple(image_shape):
-        raise UserError(f"images: found {images.dtype} {images.shape}, needed uint8 (N, {', '.join(map(str, image_shape))})")
+        raise UserError(
+            f"images: found {images.dtype} {images.shape}, needed uint8 (N, {', '.join(map(str, image_shape))})"
+        )

@@ -1,8 +1,10 @@
 """IGEBM: an energy of pixels, sampled and trained by Langevin dynamics in pixel space.
 
-p(x) is proportional to exp(-E(x)) on images x = bytes / 255 in [0, 1], with E a residual network whose convolutions have spectral norm 1.
+p(x) is proportional to exp(-E(x)) on images x = bytes / 255 in [0, 1], with E a residual network whose convolutions
+have spectral norm 1.
 
-Reference: Du and Mordatch, "Implicit Generation and Modeling with Energy-Based Models", NeurIPS 2019, https://arxiv.org/abs/1903.08689
+Reference: Du and Mordatch, "Implicit Generation and Modeling with Energy-Based Models", NeurIPS 2019,
+https://arxiv.org/abs/1903.08689
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +27,7 @@ from vaebm.training.batches import to_uint8, to_unit
 
 @dataclass(frozen=True)
 class IGEBMArchitecture:
-    """``width`` channels at half resolution, twice as many below; ``image_shape`` is (H, W, C) with H and W divisible by 8."""
+    """``image_shape``: (H, W, C), H and W divisible by 8; ``width``: channels at half resolution."""
 
     image_shape: tuple[int, int, int] = (32, 32, 3)
     width: int = 32
@@ -43,7 +45,11 @@ class Block(nn.Module):
         self.down = down
         self.first = spectral_norm(nn.Conv2d(channels, out_channels, 3, padding=1))
         self.second = spectral_norm(nn.Conv2d(out_channels, out_channels, 3, padding=1))
-        self.skip = nn.Identity() if channels == out_channels else spectral_norm(nn.Conv2d(channels, out_channels, 1, bias=False))
+        self.skip = (
+            nn.Identity()
+            if channels == out_channels
+            else spectral_norm(nn.Conv2d(channels, out_channels, 1, bias=False))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.down:
@@ -54,8 +60,9 @@ class Block(nn.Module):
 class IGEBM(nn.Module):
     """The energy E: (N, C, H, W) in [0, 1] -> (N,).
 
-    The kernel of every convolution, as a matrix (C_out, C_in k^2), has largest singular value 1. The power iteration runs in training mode
-    only and its vectors are buffers, so that in evaluation mode E is a fixed function. The last layer is free and sets the scale of E.
+    The kernel of every convolution, as a matrix (C_out, C_in k^2), has largest singular value 1. The power iteration
+    runs in training mode only and its vectors are buffers, so that in evaluation mode E is a fixed function. The last
+    layer is free and sets the scale of E.
     """
 
     def __init__(self, architecture: IGEBMArchitecture) -> None:
@@ -75,7 +82,9 @@ class IGEBM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.stem((2 * x - 1).contiguous(memory_format=torch.channels_last))  # (N, w, H/2, W/2)
         h = F.leaky_relu(self.blocks(h), 0.2)  # (N, 4w, H/8, W/8)
-        with torch.autocast(x.device.type, enabled=False):  # half precision would lose the small differences between energies
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # half precision would lose the small differences between energies
             return self.last(h.float().sum(dim=(2, 3))).squeeze(1)
 
 
@@ -92,8 +101,9 @@ def langevin(
 ) -> Tensor:
     """Run x <- clip(x - step_size clip(dE/dx, +-gradient_clip) + noise_scale n_k, bounds) for k = 0, ..., steps - 1.
 
-    With noise_scale = sqrt(2 step_size) and no clipping it converges, for small steps, to exp(-E) / Z. The published setting (step_size 10,
-    noise_scale 0.005, gradient_clip 0.01, bounds (0, 1)) is far colder than that, and is what the energies are trained for.
+    With noise_scale = sqrt(2 step_size) and no clipping it converges, for small steps, to exp(-E) / Z. The published
+    setting (step_size 10, noise_scale 0.005, gradient_clip 0.01, bounds (0, 1)) is far colder than that, and is what
+    the energies are trained for.
 
     Args:
         energy: (N, ...) -> (N,).
@@ -127,11 +137,13 @@ class LangevinRecipe:
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.step_size <= 0 or self.noise_scale < 0 or self.gradient_clip <= 0:
-            raise UserError(f"Langevin recipe {asdict(self)}: step_size and gradient_clip must be positive, the others not negative")
+            raise UserError(
+                f"Langevin recipe {asdict(self)}: step_size and gradient_clip must be positive, the others not negative"
+            )
 
 
 def run_chains(energy: IGEBM, x: Tensor, noise: Callable[[int], Tensor], recipe: LangevinRecipe) -> Tensor:
-    """Run :func:`langevin` on images in [0, 1]. The normalised kernels are computed once: the weights do not change in a chain."""
+    """Run :func:`langevin` on images in [0, 1]; kernels are normalised once, as no weight changes in a chain."""
     with parametrize.cached():
         return langevin(energy, x, noise, **asdict(recipe), bounds=(0.0, 1.0))
 

@@ -29,7 +29,7 @@ N_VALIDATION = 2000  # the last images of the training set: scored after trainin
 
 @dataclass(frozen=True)
 class GlowTraining:
-    """Adam on -log p / D with linear warm-up, cosine decay to 0 and clipped gradients; ``bf16`` runs the coupling networks in bfloat16."""
+    """Adam on -log p / D, warmed up, decayed to 0 and clipped; ``bf16`` runs the coupling networks in bfloat16."""
 
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -41,10 +41,10 @@ class GlowTraining:
 
 @dataclass(frozen=True)
 class IGEBMTraining:
-    """Adam (beta_1 = 0) on mean E(x+) - mean E(x-) + energy_l2 (mean E(x+)^2 + mean E(x-)^2), x- from chains kept in a replay buffer.
+    """Adam (beta_1 = 0) on mean E(x+) - mean E(x-) + energy_l2 (mean E(x+)^2 + mean E(x-)^2), x- from replayed chains.
 
-    ``fresh_share`` of the chains restart from uniform noise; ``chain_steps`` to ``gradient_clip`` are the chain; ``max_energy`` is the mean
-    of abs(E) past which training has diverged; ``bf16`` runs the convolutions in bfloat16.
+    ``fresh_share`` of the chains restart from uniform noise; ``chain_steps`` to ``gradient_clip`` are the chain;
+    ``max_energy`` is the mean of abs(E) past which training has diverged; ``bf16`` runs the convolutions in bfloat16.
     """
 
     batch_size: int = 32
@@ -68,7 +68,8 @@ class IGEBMTraining:
 
 
 class ReplayBuffer:
-    """Where the chains of earlier updates stopped, so that later ones continue them: images in [0, 1], kept in half precision.
+    """Where the chains of earlier updates stopped, so that later ones continue them: images in [0, 1], kept in half
+    precision.
 
     Args:
         size: number of chains.
@@ -164,7 +165,9 @@ class GlowTask:
         gradient = nn.utils.clip_grad_norm_(self.glow.parameters(), self.options.clip_norm)
         if not torch.isfinite(loss + gradient):
             raise Diverged(f"loss {loss.item():.4g}, gradient norm {gradient.item():.4g}")
-        set_learning_rate(self.optimizer, self.options.learning_rate, step, self.options.warmup, self.config.schedule.steps)
+        set_learning_rate(
+            self.optimizer, self.options.learning_rate, step, self.options.warmup, self.config.schedule.steps
+        )
         self.optimizer.step()
         self.ema.update()
         return {"bits_per_dim": loss.item() / math.log(2), "gradient": gradient.item()}
@@ -203,7 +206,8 @@ class IGEBMTask:
 
     def step(self, step: int) -> dict[str, float]:
         options = self.options
-        # Noise of one bin makes the data continuous; it has mean 0, so that bytes / 255, which is what gets scored, is their centre.
+        # Noise of one bin makes the data continuous; it has mean 0, so that bytes / 255, which is what gets scored,
+        # is their centre.
         bytes_ = self.batches[step].to(self.device)
         x_plus = (to_unit(bytes_) + (torch.rand(bytes_.shape, device=self.device) - 0.5) / 255).clamp(0, 1)
         chosen, x = self.buffer.draw(options.batch_size)
@@ -284,31 +288,40 @@ class Config:
 
 
 def read_config(kind: str, name: str) -> Config:
-    """Read a configuration: ``name`` of a bundled one (``baselines/configs/KIND-NAME.toml``) or the path of a TOML file.
+    """Read a configuration: ``name`` of a bundled one (``baselines/configs/KIND-NAME.toml``) or the path of a TOML
+    file.
 
     Raises:
-        UserError: no such kind or configuration, an unknown or missing key, or a value of the wrong type; the message names it.
+        UserError: no such kind or configuration, an unknown or missing key, or a value of the wrong type; the message
+        names it.
     """
     if kind not in KINDS:
         raise UserError(f"unknown kind {kind!r}.{did_you_mean(kind, KINDS)}")
     path = Path(name) if name.endswith(".toml") else CONFIGS / f"{kind}-{name}.toml"
     if not path.is_file():
         bundled = [p.stem.removeprefix(f"{kind}-") for p in CONFIGS.glob(f"{kind}-*.toml")]
-        raise UserError(f"--config {name}: no such configuration of {kind}.{did_you_mean(name, bundled)} Or give a .toml file.")
+        raise UserError(
+            f"--config {name}: no such configuration of {kind}.{did_you_mean(name, bundled)} Or give a .toml file."
+        )
     try:
         table = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path.name}: not a TOML file ({error})") from None
     top = {key: value for key, value in table.items() if not isinstance(value, dict)}
     sections = {key: value for key, value in table.items() if isinstance(value, dict)}
-    classes = {"architecture": KINDS[kind].architecture, "sampling": KINDS[kind].sampling, "training": KINDS[kind].training}
-    classes["schedule"] = Schedule
+    made_of = KINDS[kind]
+    classes = {
+        "architecture": made_of.architecture,
+        "sampling": made_of.sampling,
+        "training": made_of.training,
+        "schedule": Schedule,
+    }
     _same_keys(top, ["kind", "size", "dataset"], path.name)
     _same_keys(sections, classes, path.name)
     if top["kind"] != kind:
         raise UserError(f"--config {path.name}: is for {top['kind']!r}, not {kind!r}")
     parsed = {key: _parse(cls, sections[key], f"{path.name} [{key}]") for key, cls in classes.items()}
-    return Config(name=path.stem, **{key: str(value) for key, value in top.items()}, **parsed)
+    return Config(name=path.stem, kind=kind, size=str(top["size"]), dataset=str(top["dataset"]), **parsed)
 
 
 def _same_keys(table: Mapping[str, Any], known: Any, where: str) -> None:
@@ -321,7 +334,7 @@ def _same_keys(table: Mapping[str, Any], known: Any, where: str) -> None:
 
 
 def _parse(cls: type, table: Mapping[str, Any], where: str) -> Any:
-    """Build the dataclass ``cls``; keys may be left out where it has a default, and a number must be of its default's type."""
+    """Build the dataclass ``cls``: keys that have a default may be left out, and types must be those declared."""
     known = {field.name: field for field in fields(cls)}
     values = {}
     for key, value in table.items():
@@ -357,8 +370,8 @@ def train(
     After a divergence the newest healthy state is exported, and the card says so.
 
     Args:
-        images: the training set, uint8 (N, H, W, C); its last ``N_VALIDATION`` images (a fifth of a smaller set) are held out.
-        command: the command line, for the card.
+        images: the training set, uint8 (N, H, W, C); its last ``N_VALIDATION`` images (a fifth of a smaller set) are
+        held out. command: the command line, for the card.
 
     Returns:
         The exported file, or None when the run was interrupted or has nothing healthy to export.
@@ -368,7 +381,9 @@ def train(
     """
     if images.shape[1:] != config.architecture.image_shape:
         needed = config.architecture.image_shape
-        raise UserError(f"{config.dataset}: images are {images.shape[1:]}, {config.name} is for {needed} (architecture.image_shape)")
+        raise UserError(
+            f"{config.dataset}: images are {images.shape[1:]}, {config.name} is for {needed} (architecture.image_shape)"
+        )
     held_out = min(N_VALIDATION, len(images) // 5)
     recorded = {**_plain(asdict(config)), "seed": seed}
     _check_same_run(folder / "config.json", recorded, resume)
@@ -417,8 +432,12 @@ def _check_same_run(path: Path, recorded: dict[str, Any], resume: bool) -> None:
             if then == now:
                 continue
             if isinstance(now, dict) and isinstance(then, dict):
-                section, then, now = next((f"{section}.{k}", then.get(k), v) for k, v in now.items() if then.get(k) != v)
-            raise UserError(f"--resume: {section} is now {now!r}, but the run in {path.parent} was started with {then!r}")
+                section, then, now = next(
+                    (f"{section}.{k}", then.get(k), v) for k, v in now.items() if then.get(k) != v
+                )
+            raise UserError(
+                f"--resume: {section} is now {now!r}, but the run in {path.parent} was started with {then!r}"
+            )
     elif not (path.parent / "checkpoint.pt").exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

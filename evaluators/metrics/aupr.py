@@ -17,12 +17,11 @@ class AUPR(Estimate):
     base_rate: float
 
 
-def average_precision_of_counts(positives: Counts, negatives: Counts) -> NDArray[np.float64]:
-    """Average precision of each column of counts (G, B), best score first: sum over thresholds of (gain in recall) x precision."""
-    true = np.cumsum(positives, axis=0, dtype=np.int32)
-    flagged = true + np.cumsum(negatives, axis=0, dtype=np.int32)
-    precision = true / np.maximum(flagged, 1)  # a threshold above every resampled score has no precision and no gain
-    return np.asarray(np.einsum("gb,gb->b", positives, precision) / true[-1])
+def average_precision_of_counts(true: Counts, false: Counts) -> NDArray[np.float64]:
+    """Average precision of each column of cumulative counts (G, B): sum over thresholds of (gain in recall) x precision."""
+    precision = true / np.maximum(true + false, 1)  # a threshold above every resampled score has no precision and no gain
+    gain = np.diff(true, axis=0, prepend=0)
+    return np.asarray(np.einsum("gb,gb->b", gain, precision) / true[-1])
 
 
 def aupr(

@@ -9,12 +9,10 @@ from evaluators.metrics.intervals import CONFIDENCE, REPLICATES, Counts, Estimat
 TPR = 0.95
 
 
-def fpr_of_counts(positives: Counts, negatives: Counts) -> NDArray[np.float64]:
-    """False-positive rate of each column of counts (G, B), best score first, at the first threshold with TPR >= 0.95."""
-    true = np.cumsum(positives, axis=0, dtype=np.int32)
+def fpr_of_counts(true: Counts, false: Counts) -> NDArray[np.float64]:
+    """False-positive rate of each column of cumulative counts (G, B), best score first, at the first threshold with TPR >= 0.95."""
     # Division, not 0.95 * m: correctly rounded, so that exactly 19 of 20 counts as 0.95.
     threshold = np.argmax(true / true[-1] >= TPR, axis=0)  # (B,)
-    false = np.cumsum(negatives, axis=0, dtype=np.int32)
     return np.asarray(false[threshold, np.arange(false.shape[1])] / false[-1])
 
 

@@ -1,6 +1,6 @@
 """Percentile bootstrap for metrics that depend on the scores through their ranking alone.
 
-Such a metric is a function of how many positives and negatives stand at each distinct score. A resample of the images only changes
+Such a metric is a function of how many positives and negatives stand at or above each distinct score. A resample of the images only changes
 these counts, so 1,000 resamples are one (scores x resamples) integer matrix and no score is sorted twice.
 """
 
@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 Counts = NDArray[np.int32]  # (thresholds, resamples)
 RankingStatistic = Callable[[Counts, Counts], NDArray[np.float64]]
 
-_BLOCK = 8_000_000  # count-matrix entries worked on at once: bounds memory, does not change any number
+_BLOCK = 200_000  # count-matrix entries worked on at once: fits a processor cache, does not change any number
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def ranking_bootstrap(
 
     Args:
         positive, negative: finite scores (m,), (n,); higher = positive.
-        statistics: name -> function of two integer matrices (G, B): the number of positives and of negatives at each of G distinct
-            scores, best score first, in each of B resamples; it returns float64 (B,).
+        statistics: name -> function of two integer matrices (G, B): the number of positives and of negatives at or above each of G
+            distinct scores, best score first, in each of B resamples (so the last row is all of them); it returns float64 (B,).
         seed: seed of the resamples.
 
     Raises:
@@ -81,20 +81,20 @@ def ranking_bootstrap(
     levels, group = np.unique(np.concatenate([p, q]), return_inverse=True)
     group = len(levels) - 1 - group  # best score first
     members = (group[: len(p)], group[len(p) :])
-    observed = [np.bincount(part, minlength=len(levels)).astype(np.int32)[:, None] for part in members]
+    observed = [np.cumsum(np.bincount(part, minlength=len(levels)), dtype=np.int32)[:, None] for part in members]
     values = {name: float(statistic(*observed)[0]) for name, statistic in statistics.items()}
 
     resampled: dict[str, list[NDArray[np.float64]]] = {name: [] for name in statistics}
     width = max(1, _BLOCK // len(levels))
+    orders = [np.argsort(part, kind="stable") for part in members]
     for start in range(0, replicates, width):
         block = []
-        for stratum, part in enumerate(members):
+        for stratum, (part, order) in enumerate(zip(members, orders, strict=True)):
             drawn = resample_counts(len(part), replicates, seed, stratum)[:, start : start + width]
             counts = np.zeros((len(levels), drawn.shape[1]), dtype=np.int32)
-            order = np.argsort(part, kind="stable")
             present, first = np.unique(part[order], return_index=True)
             counts[present] = np.add.reduceat(drawn[order], first, axis=0, dtype=np.int32)
-            block.append(counts)
+            block.append(np.cumsum(counts, axis=0, dtype=np.int32))
         for name, statistic in statistics.items():
             resampled[name].append(statistic(block[0], block[1]))
     return {name: _percentiles(values[name], np.concatenate(resampled[name]), confidence) for name in statistics}

@@ -1,4 +1,4 @@
-"""IGEBM: Langevin dynamics reaches known moments, kernels have spectral norm 1, scores and samples depend on their own image alone."""
+"""IGEBM: chains reach known moments, kernels have spectral norm 1, scores and samples depend on their image alone."""
 
 import math
 
@@ -52,7 +52,8 @@ def test_langevin_has_the_moments_of_a_gaussian():
         step_size=step_size,
         noise_scale=math.sqrt(2 * step_size),
     )
-    # The discrete chain is an AR(1) process: its variance is exact in the step size, and tends to 1 / precision as that tends to 0.
+    # The discrete chain is an AR(1) process: its variance is exact in the step size, and tends to 1 / precision as
+    # that tends to 0.
     variance = 1 / (precision * (1 - step_size * precision / 2))
     standard_error = math.sqrt(variance / (2 * n))
     assert abs(x.mean() - 1) < 5 * standard_error
@@ -68,7 +69,9 @@ def test_langevin_takes_its_steps():
 
 def test_gradient_clip_and_bounds_take_effect():
     def run(**limits):
-        return langevin(quadratic, torch.zeros(1, 1), lambda _: torch.zeros(1, 1), steps=5, step_size=0.1, noise_scale=1.0, **limits).item()
+        return langevin(
+            quadratic, torch.zeros(1, 1), lambda _: torch.zeros(1, 1), steps=5, step_size=0.1, noise_scale=1.0, **limits
+        ).item()
 
     assert run(gradient_clip=0.5) == pytest.approx(5 * 0.1 * 0.5)
     assert run(bounds=(0.0, 0.3)) == pytest.approx(0.3)
@@ -129,7 +132,9 @@ def test_score_depends_on_the_image_alone():
     assert scores.shape == (6,)
     assert scores.std() > 1e-3
     np.testing.assert_allclose(IGEBMSystem(tiny(), SHORT, batch_size=1).score(images), scores, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(IGEBMSystem(tiny(), SHORT, batch_size=4).score(images[::-1]), scores[::-1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        IGEBMSystem(tiny(), SHORT, batch_size=4).score(images[::-1]), scores[::-1], rtol=1e-5, atol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -160,10 +165,15 @@ def test_checkpoint_round_trip(tmp_path):
     assert half.fingerprint != system.fingerprint
 
 
-@pytest.mark.parametrize(("option", "value"), [("steps", 9), ("step_size", 30.0), ("noise_scale", 0.05), ("gradient_clip", 0.1)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("steps", 9), ("step_size", 30.0), ("noise_scale", 0.05), ("gradient_clip", 0.1)]
+)
 def test_every_option_takes_effect(tmp_path, option, value):
     checkpoint = save(tiny(), tmp_path / "a.safetensors")
-    published, other = IGEBMSystem.from_checkpoint(checkpoint), IGEBMSystem.from_checkpoint(checkpoint, **{option: value})
+    published, other = (
+        IGEBMSystem.from_checkpoint(checkpoint),
+        IGEBMSystem.from_checkpoint(checkpoint, **{option: value}),
+    )
     assert not np.array_equal(published.sample([1]), other.sample([1]))
     assert published.fingerprint != other.fingerprint
 

@@ -160,7 +160,16 @@ def test_the_guard_stops_on_nan_and_keeps_the_last_good_state(kind, tmp_path, im
 
 
 def test_the_guard_stops_an_exploding_energy(tmp_path, images, capsys):
-    assert train(config("igebm", tmp_path, chain_steps="2\nmax_energy = 1e-9"), images, tmp_path / "run", command="", progress=False) is None
+    assert (
+        train(
+            config("igebm", tmp_path, chain_steps="2\nmax_energy = 1e-9"),
+            images,
+            tmp_path / "run",
+            command="",
+            progress=False,
+        )
+        is None
+    )
     assert "the limit (max_energy) is 1e-09" in capsys.readouterr().err
 
 
@@ -278,7 +287,10 @@ def test_a_wrong_configuration_is_named(tmp_path, old, new, message):
     [
         (["train", "glwo", "--config", "mini-cifar10"], "unknown kind 'glwo'. Did you mean 'glow'?"),
         (["train", "glow", "--config", "mini-cifra10"], "Did you mean 'mini-cifar10'?"),
-        (["train", "glow", "--config", "mini-cifar10", "--stesp", "3"], "unknown option '--stesp'. Did you mean '--steps'?"),
+        (
+            ["train", "glow", "--config", "mini-cifar10", "--stesp", "3"],
+            "unknown option '--stesp'. Did you mean '--steps'?",
+        ),
         (["train", "glow", "--config", "mini-cifar10", "--steps", "0"], "--steps 0: needed at least 1"),
         (["train", "glow", "--config", "mini-cifar10", "--steps", "few"], "few"),
         (["train", "glow", "--config", "mini-cifar10", "--device", "abacus"], "--device abacus: not available"),
@@ -300,7 +312,17 @@ def test_command_line_trains_and_resumes(tmp_path, images, capsys, monkeypatch):
     monkeypatch.setattr("vaebm.data.load_images", lambda *_, **__: SimpleNamespace(images=images))
     path = tmp_path / "tiny.toml"
     path.write_text(GLOW)
-    arguments = ["train", "glow", "--config", str(path), "--out", str(tmp_path / "run"), "--steps", "2", "--no-progress"]
+    arguments = [
+        "train",
+        "glow",
+        "--config",
+        str(path),
+        "--out",
+        str(tmp_path / "run"),
+        "--steps",
+        "2",
+        "--no-progress",
+    ]
     assert main(arguments) == 0
     exported = tmp_path / "run" / "tiny.safetensors"
     assert capsys.readouterr().out == f"{exported}\n"

@@ -1,0 +1,64 @@
+"""What the command lines share: strict typed options (command line > --config file > default), one-line errors, exit code 2."""
+
+import difflib
+import os
+import re
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from vaebm.errors import UserError
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
+    """Parse strictly.
+
+    Raises:
+        UserError: an option or a value is wrong; for an unknown option, with the nearest known one.
+    """
+    try:
+        return parser.parse_args(arguments)
+    except (ArgumentError, ValueError, TypeError, KeyError) as error:
+        message = " ".join(str(error).split())
+        unknown = re.search(r"(?:unrecognized arguments:|does not accept option) '?(-*[\w.-]+)", message)
+        if unknown:
+            options = [option for action in parser._actions for option in action.option_strings]
+            near = difflib.get_close_matches(unknown[1], options or [], n=1, cutoff=0.5)
+            message = f"unknown option {unknown[1]}." + (f" Did you mean {near[0]}?" if near else " See --help.")
+        raise UserError(message) from None
+
+
+def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> int:
+    """Call ``main`` and turn a :class:`UserError` into one line on stderr and exit code 2; a closed pipe ends quietly."""
+    try:
+        return main(arguments)
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from what was kept", file=sys.stderr)
+        return 130
+
+
+def find_config(name: str, folder: Path) -> Path:
+    """Return the configuration file a user means: a path to a .toml, or the name of one in ``folder``.
+
+    Raises:
+        UserError: neither exists.
+    """
+    if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise UserError(f"--config {name}: no such file")
+        return Path(name)
+    known = {path.stem: path for path in folder.glob("*.toml")}
+    if name not in known:
+        from vaebm.errors import did_you_mean
+
+        raise UserError(f"unknown configuration {name!r} for --config.{did_you_mean(name, known)}")
+    return known[name]
