@@ -27,6 +27,12 @@ CONFIGS = Path(__file__).parent / "configs"
 N_VALIDATION = 2000  # the last images of the training set: scored after training, never trained on
 
 
+def _require(name: str, value: float, *, at_least: float, at_most: float = math.inf) -> None:
+    if not at_least <= value <= at_most:
+        above = f" and at most {at_most:g}" if at_most < math.inf else ""
+        raise UserError(f"training.{name} = {value:g}, needed at least {at_least:g}{above}")
+
+
 @dataclass(frozen=True)
 class GlowTraining:
     """Adam on -log p / D, warmed up, decayed to 0 and clipped; ``bf16`` runs the coupling networks in bfloat16."""
@@ -37,6 +43,11 @@ class GlowTraining:
     clip_norm: float = 1.0
     ema_decay: float = 0.998
     bf16: bool = False
+
+    def __post_init__(self) -> None:
+        _require("batch_size", self.batch_size, at_least=1)
+        _require("learning_rate", self.learning_rate, at_least=0)
+        _require("ema_decay", self.ema_decay, at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,13 @@ class IGEBMTraining:
     gradient_clip: float = 0.01
     max_energy: float = 100.0
     bf16: bool = False
+
+    def __post_init__(self) -> None:
+        _require("batch_size", self.batch_size, at_least=1)
+        _require("learning_rate", self.learning_rate, at_least=0)
+        _require("buffer_size", self.buffer_size, at_least=self.batch_size)
+        _require("fresh_share", self.fresh_share, at_least=0, at_most=1)
+        _ = self.chain  # its own checks
 
     @property
     def chain(self) -> LangevinRecipe:

@@ -14,13 +14,13 @@ from vaebm.errors import UserError
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
-    """Parse strictly.
+    """Parse strictly and build the dataclasses that options describe.
 
     Raises:
         UserError: an option or a value is wrong; for an unknown option, with the nearest known one.
     """
     try:
-        return parser.parse_args(arguments)
+        return parser.instantiate(parser.parse_args(arguments))
     except (ArgumentError, ValueError, TypeError, KeyError) as error:
         message = " ".join(str(error).split())
         unknown = re.search(r"(?:unrecognized arguments:|does not accept option) '?(-*[\w.-]+)", message)

@@ -82,17 +82,18 @@ class VAEBM(nn.Module):
         """Run the chain from ``start`` and return its last state."""
         return langevin(self.potential(chain.target), start, steps=chain.steps, step_size=chain.step_size, noise=noise)
 
-    def sample(self, seeds: Sequence[int], chain: ChainSettings, *, output: str = "mean") -> Tensor:
+    def sample(self, seeds: Sequence[int], chain: ChainSettings, *, output: str = "mean", seed: int = 0) -> Tensor:
         """Draw one image per seed; each depends on its own seed alone.
 
         Args:
+            seed: seed of the run; the noise of an image is a function of it and of the image's own seed.
             output: ``"mean"`` returns the decoder mean at the last state (as the paper's figures do), ``"sample"`` returns x itself.
 
         Returns:
             (N, C, H, W); means are not clamped to [0, 1].
         """
         device = next(self.nvae.parameters()).device
-        draw = lambda purpose: [normal(0, seeds, f"{purpose}.{i}", shape, device) for i, shape in enumerate(self.state_shapes)]
+        draw = lambda purpose: [normal(seed, seeds, f"{purpose}.{i}", shape, device) for i, shape in enumerate(self.state_shapes)]
         state = self.run_chain(draw("start"), chain, lambda k: draw(f"langevin.{k}"))
         with torch.no_grad():
             x, decoder, _ = self.decode(state)

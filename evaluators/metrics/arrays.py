@@ -11,7 +11,8 @@ def finite_scores(values: ArrayLike, name: str, at_least: int = 1) -> Scores:
     """Return ``values`` as float64 (N,).
 
     Raises:
-        UserError: not one-dimensional, fewer than ``at_least`` values, or some are NaN or infinite; the message begins with ``name``.
+        UserError: not one-dimensional, fewer than ``at_least`` values, or some are NaN or infinite; the message begins
+            with ``name``.
     """
     scores = np.asarray(values)
     if scores.dtype.kind not in "fiub":
@@ -25,7 +26,7 @@ def finite_scores(values: ArrayLike, name: str, at_least: int = 1) -> Scores:
     if bad.any():
         first = int(np.argmax(bad))
         raise UserError(
-            f"{name}: {int(bad.sum())} of {len(scores)} scores are NaN or infinite (the first, {scores[first]}, at position {first}), "
-            "needed finite numbers"
+            f"{name}: {int(bad.sum())} of {len(scores)} scores are NaN or infinite "
+            f"(the first, {scores[first]}, at position {first}), needed finite numbers"
         )
     return scores

@@ -18,8 +18,9 @@ class AUPR(Estimate):
 
 
 def average_precision_of_counts(true: Counts, false: Counts) -> NDArray[np.float64]:
-    """Average precision of each column of cumulative counts (G, B): sum over thresholds of (gain in recall) x precision."""
-    precision = true / np.maximum(true + false, 1)  # a threshold above every resampled score has no precision and no gain
+    """Average precision of each column of cumulative counts (G, B): sum of (gain in recall) x precision."""
+    # The maximum: a threshold above every resampled score has no precision, and no gain to weigh it with.
+    precision = true / np.maximum(true + false, 1)
     gain = np.diff(true, axis=0, prepend=0)
     return np.asarray(np.einsum("gb,gb->b", gain, precision) / true[-1])
 
@@ -33,20 +34,24 @@ def aupr(
     replicates: int = REPLICATES,
     confidence: float = CONFIDENCE,
 ) -> AUPR:
-    """Average precision, AP = sum_t (R_t - R_{t-1}) P_t over the distinct scores t, best first, with a bootstrap interval.
+    """Average precision, AP = sum_t (R_t - R_{t-1}) P_t over the distinct scores t, best first, with a bootstrap
+    interval.
 
-    Tied scores enter as one threshold. In [0, 1], higher is better. It depends on the ratio of the two sample sizes, so it means nothing
-    without ``base_rate`` = positives / all, which is its value for a scorer that tells nothing.
+    Tied scores enter as one threshold. In [0, 1], higher is better. It depends on the ratio of the two sample sizes, so
+    it means nothing without ``base_rate`` = positives / all, which is its value for a scorer that tells nothing.
 
     Args:
-        in_scores, out_scores: finite scores (m,), (n,) of in- and out-of-distribution images; higher = more in-distribution.
-        positive: ``"in"`` (default), or ``"out"`` to count out-of-distribution images as positives, found by low scores.
+        in_scores, out_scores: finite scores (m,), (n,) of in- and out-of-distribution images; higher = more
+            in-distribution.
+        positive: ``"in"`` (default), or ``"out"`` to count out-of-distribution images as positives, found by low
+            scores.
         seed, replicates, confidence: of the stratified percentile bootstrap.
 
     Raises:
         UserError: another ``positive``; empty, NaN or infinite scores.
 
-    Reference: Davis and Goadrich, The relationship between precision-recall and ROC curves (2006); the sum is scikit-learn's.
+    Reference: Davis and Goadrich, The relationship between precision-recall and ROC curves (2006); the sum is
+    scikit-learn's.
     """
     p, q = finite_scores(in_scores, "in-distribution scores"), finite_scores(out_scores, "out-of-distribution scores")
     if positive not in ("in", "out"):

@@ -1,6 +1,7 @@
 """Area under the ROC curve by ranks in float64, with DeLong's variance.
 
-Positive = in-distribution, higher score = more in-distribution. Only the order of the scores matters, so nothing here passes them
+Positive = in-distribution, higher score = more in-distribution. Only the order of the scores matters, so nothing here
+passes them
 through a sigmoid or into float32: log-likelihoods of +-1e4 would all become 0 or 1 there, and the AUROC 0.5.
 """
 
@@ -55,7 +56,8 @@ def placements(in_scores: ArrayLike, out_scores: ArrayLike) -> tuple[NDArray[np.
         V01 (n,): for each out-of-distribution score, the share of in-distribution scores above it (ties half).
         The mean of either is the AUROC.
 
-    References: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988); by ranks: Sun and Xu, IEEE Signal Processing Letters 21 (2014).
+    References: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988); by ranks: Sun and Xu, IEEE Signal Processing
+    Letters 21 (2014).
     """
     p, q = finite_scores(in_scores, "in-distribution scores"), finite_scores(out_scores, "out-of-distribution scores")
     m, n = len(p), len(q)
@@ -64,7 +66,8 @@ def placements(in_scores: ArrayLike, out_scores: ArrayLike) -> tuple[NDArray[np.
 
 
 def delong_variance(in_scores: ArrayLike, out_scores: ArrayLike) -> float:
-    """Variance of the AUROC: var(V10) / m + var(V01) / n with divisors m - 1, n - 1 (see :func:`placements`); needs m, n >= 2.
+    """Variance of the AUROC: var(V10) / m + var(V01) / n with divisors m - 1, n - 1 (see :func:`placements`); needs m,
+    n >= 2.
 
     Raises:
         UserError: fewer than two scores on a side, NaN or infinite scores.
@@ -75,12 +78,14 @@ def delong_variance(in_scores: ArrayLike, out_scores: ArrayLike) -> float:
 def auroc_interval(in_scores: ArrayLike, out_scores: ArrayLike, *, confidence: float = CONFIDENCE) -> Estimate:
     """AUROC with DeLong's interval on the logit scale.
 
-    expit(logit(A) +- z s / (A (1 - A))), with s^2 the DeLong variance: always inside [0, 1]. Simulated coverage of the 95 % interval for
-    Gaussian scores: 94-96 % for 200 + 200 images and AUROC 0.05-0.95, where the plain interval A +- z s covers 93-95 %, and 93-95 %
-    for 50 + 50 images at AUROC 0.05 or 0.95, where the plain one covers 88-90 % and leaves [0, 1].
+    expit(logit(A) +- z s / (A (1 - A))), with s^2 the DeLong variance: always inside [0, 1]. Simulated coverage of the
+    95 % interval for
+    Gaussian scores: 94-96 % for 200 + 200 images and AUROC 0.05-0.95, where the plain interval A +- z s covers 93-95 %,
+    and 93-95 % for 50 + 50 images at AUROC 0.05 or 0.95, where the plain one covers 88-90 % and leaves [0, 1].
 
-    An AUROC of exactly 0 or 1 has s = 0. Its other end is (alpha / 2)^(1 / k) from the separated side, k = min(m, n): perfect separation
-    contains k disjoint pairs in the right order, which has probability A^k. (For k = 2000, AUROC 1 gives [0.9982, 1].)
+    An AUROC of exactly 0 or 1 has s = 0. Its other end is (alpha / 2)^(1 / k) from the separated side, k = min(m, n):
+    perfect separation contains k disjoint pairs in the right order, which has probability A^k. (For k = 2000, AUROC 1
+    gives [0.9982, 1].)
 
     Args:
         in_scores, out_scores: finite scores (m,), (n,), m, n >= 2; higher = more in-distribution.
@@ -88,7 +93,8 @@ def auroc_interval(in_scores: ArrayLike, out_scores: ArrayLike, *, confidence: f
     Raises:
         UserError: fewer than two scores on a side, NaN or infinite scores.
 
-    References: DeLong, DeLong and Clarke-Pearson (1988); logit scale: Pepe, The Statistical Evaluation of Medical Tests (2003), 5.2.
+    References: DeLong, DeLong and Clarke-Pearson (1988); logit scale: Pepe, The Statistical Evaluation of Medical Tests
+    (2003), 5.2.
     """
     check_confidence(confidence)
     v10, v01 = _at_least_two(in_scores, out_scores)
@@ -101,10 +107,11 @@ def mean_auroc_interval(
 ) -> Estimate:
     """Unweighted mean of the AUROCs of one in-distribution sample against several others.
 
-    The in-distribution images are shared, so the AUROCs are correlated; by DeLong's covariance the variance of the mean of K is
-    var(mean_k V10_k) / m + sum_k var(V01_k) / (n_k K^2). The interval is on the logit scale as in :func:`auroc_interval`. The K outer
-    samples count as independent of each other and of the in-distribution one (interpolations of in-distribution images are not quite).
-    Where every AUROC is 0 or 1, the ends are the means of the exact ends of each at a K-th of the error.
+    The in-distribution images are shared, so the AUROCs are correlated; by DeLong's covariance the variance of the mean
+    of K is var(mean_k V10_k) / m + sum_k var(V01_k) / (n_k K^2). The interval is on the logit scale as in
+    :func:`auroc_interval`. The K outer samples count as independent of each other and of the in-distribution one
+    (interpolations of in-distribution images are not quite). Where every AUROC is 0 or 1, the ends are the means of the
+    exact ends of each at a K-th of the error.
 
     Args:
         in_scores: finite scores (m,).
@@ -120,7 +127,8 @@ def mean_auroc_interval(
         raise UserError("mean AUROC: found no out-of-distribution scores, needed at least one set")
     parts = [_at_least_two(in_scores, out) for out in out_scores]
     value = float(np.mean([auroc(in_scores, out) for out in out_scores]))
-    variance = _share(np.mean([v10 for v10, _ in parts], axis=0)) + sum(_share(v01) for _, v01 in parts) / len(parts) ** 2
+    shared = np.mean([v10 for v10, _ in parts], axis=0)
+    variance = _share(shared) + sum(_share(v01) for _, v01 in parts) / len(parts) ** 2
     if variance == 0:
         each = [auroc_interval(in_scores, out, confidence=1 - (1 - confidence) / len(parts)) for out in out_scores]
         return Estimate(value, float(np.mean([e.low for e in each])), float(np.mean([e.high for e in each])))
@@ -132,14 +140,17 @@ def auroc_difference(
 ) -> AUROCDifference:
     """AUROC(a) - AUROC(b) of two scorers on the same images in the same order, with DeLong's paired interval.
 
-    The variance is var(V10_a - V10_b) / m + var(V01_a - V01_b) / n: pairing takes out what is common to both, so two systems can differ
-    clearly although their own intervals overlap. The interval is plain, clipped to [-1, 1]; p = 2 Phi(-|difference| / s).
+    The variance is var(V10_a - V10_b) / m + var(V01_a - V01_b) / n: pairing takes out what is common to both, so two
+    systems can differ clearly although their own intervals overlap. The interval is plain, clipped to [-1, 1]; p = 2
+    Phi(-|difference| / s).
 
-    Two scorers that both rank alike (s = 0, equal AUROC) get [0, 0] and p = 1. Where s = 0 only because both are perfect (0 or 1), the
-    interval joins the two exact ones at half the error each, and p = 2^(1 - k), k = min(m, n), is that of k disjoint pairs.
+    Two scorers that both rank alike (s = 0, equal AUROC) get [0, 0] and p = 1. Where s = 0 only because both are
+    perfect (0 or 1), the interval joins the two exact ones at half the error each, and p = 2^(1 - k), k = min(m, n), is
+    that of k disjoint pairs.
 
     Args:
-        a_in, b_in: finite scores (m,) of the in-distribution images; a_out, b_out: (n,) of the out-of-distribution images.
+        a_in, b_in: finite scores (m,) of the in-distribution images; a_out, b_out: (n,) of the out-of-distribution
+            images.
 
     Raises:
         UserError: the two scorers have unlike numbers of images; fewer than two a side; NaN or infinite scores.

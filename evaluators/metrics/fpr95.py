@@ -10,7 +10,7 @@ TPR = 0.95
 
 
 def fpr_of_counts(true: Counts, false: Counts) -> NDArray[np.float64]:
-    """False-positive rate of each column of cumulative counts (G, B), best score first, at the first threshold with TPR >= 0.95."""
+    """False-positive rate of each column of cumulative counts (G, B) at the first threshold with TPR >= 0.95."""
     # Division, not 0.95 * m: correctly rounded, so that exactly 19 of 20 counts as 0.95.
     threshold = np.argmax(true / true[-1] >= TPR, axis=0)  # (B,)
     return np.asarray(false[threshold, np.arange(false.shape[1])] / false[-1])
@@ -24,10 +24,11 @@ def fpr95(
     replicates: int = REPLICATES,
     confidence: float = CONFIDENCE,
 ) -> Estimate:
-    """Share of out-of-distribution images with score >= t, where t is the largest score that keeps >= 95 % of the in-distribution ones.
+    """Share of out-of-distribution images with score >= t, where t is the largest score that keeps >= 95 % of the
+    in-distribution ones.
 
-    In-distribution is the positive class. In [0, 1], lower is better, 0.95 tells nothing. A tie at t counts on both sides, so a constant
-    scorer gets 1.
+    In-distribution is the positive class. In [0, 1], lower is better, 0.95 tells nothing. A tie at t counts on both
+    sides, so a constant scorer gets 1.
 
     Args:
         in_scores, out_scores: finite scores (m,), (n,); higher = more in-distribution.

@@ -1,16 +1,17 @@
 """Zero-parameter control scorers: statistics of one image that know nothing of any training set.
 
-A system whose AUROC one of these reaches too, or whose scores rank images as one of these does, may be a detector of sharpness or contrast
-rather than a density. Each statistic has one fixed sign, written in ``higher_means``, and is never flipped for a data set, so its AUROC may
-well be far below 0.5.
+A system whose AUROC one of these reaches too, or whose scores rank images as one of these does, may be a detector of
+sharpness or contrast rather than a density. Each statistic has one fixed sign, written in ``higher_means``, and is
+never flipped for a data set, so its AUROC may well be far below 0.5.
 
 All arithmetic on pixels is in integers, so a score does not depend on the other images of a batch.
 
-Reference for compressed size as a rival of likelihood: Serra et al., Input complexity and out-of-distribution detection with likelihood-based
-generative models (ICLR 2020).
+Reference for compressed size as a rival of likelihood: Serra et al., Input complexity and out-of-distribution detection
+with likelihood-based generative models (ICLR 2020).
 """
 
 import io
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -46,7 +47,8 @@ class ImageStatistic:
 
 
 def high_pass_energy(images: Images) -> Scores:
-    """log(mean((x - blur3(x))^2) + 1e-12), x in [0, 1], blur3 = mean of the 3 x 3 neighbourhood in each channel, edges repeated.
+    """log(mean((x - blur3(x))^2) + 1e-12), x in [0, 1], blur3 = mean of the 3 x 3 neighbourhood in each channel, edges
+    repeated.
 
     The constant only keeps flat images finite: the smallest value of any other 8-bit image of 256 x 256 lies above it.
 
@@ -60,11 +62,12 @@ def high_pass_energy(images: Images) -> Scores:
     x = np.pad(images.astype(np.int32), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     blurred = sum(x[:, i : i + h, j : j + w] for i in range(3) for j in range(3))  # nine times the mean
     difference = (9 * x[:, 1:-1, 1:-1] - blurred).astype(np.int64)
-    return np.log(_per_image(difference**2) / images[0].size / (9 * 255) ** 2 + 1e-12)
+    return np.log(_per_image(difference**2) / _pixels(images) / (9 * 255) ** 2 + 1e-12)
 
 
 def total_variation(images: Images) -> Scores:
-    """Mean absolute difference of horizontally and vertically adjacent pixels, x in [0, 1] (anisotropic total variation per pair).
+    """Mean absolute difference of horizontally and vertically adjacent pixels, x in [0, 1] (anisotropic total variation
+    per pair).
 
     Args:
         images: uint8 (N, H, W, C).
@@ -76,7 +79,7 @@ def total_variation(images: Images) -> Scores:
     """
     x = images.astype(np.int64)
     down, right = np.abs(np.diff(x, axis=1)), np.abs(np.diff(x, axis=2))
-    return (_per_image(down) + _per_image(right)) / max(down[0].size + right[0].size, 1) / 255
+    return (_per_image(down) + _per_image(right)) / max(_pixels(down) + _pixels(right), 1) / 255
 
 
 def pixel_std(images: Images) -> Scores:
@@ -89,15 +92,15 @@ def pixel_std(images: Images) -> Scores:
         float64 (N,) in [0, 0.5].
     """
     x = images.astype(np.int64)
-    mean = _per_image(x) / images[0].size
-    return np.sqrt(np.maximum(_per_image(x**2) / images[0].size - mean**2, 0)) / 255
+    mean = _per_image(x) / _pixels(images)
+    return np.sqrt(np.maximum(_per_image(x**2) / _pixels(images) - mean**2, 0)) / 255
 
 
 def png_bytes(images: Images) -> Scores:
     """Length in bytes of the image as a PNG: Pillow, compress_level 9, adaptive filters, no ancillary chunks.
 
-    Lossless, so it is an upper bound on the image's information. The length depends a little on the zlib that Pillow was built with:
-    ``PNG_CODEC`` names both versions.
+    Lossless, so it is an upper bound on the image's information. The length depends a little on the zlib that Pillow
+    was built with: ``PNG_CODEC`` names both versions.
 
     Args:
         images: uint8 (N, H, W, 1 or 3).
@@ -115,6 +118,10 @@ def png_bytes(images: Images) -> Scores:
 
 def _per_image(x: np.ndarray) -> Scores:
     return x.reshape(len(x), -1).sum(axis=1).astype(np.float64)
+
+
+def _pixels(x: np.ndarray) -> int:
+    return math.prod(x.shape[1:])
 
 
 def _zlib() -> str:

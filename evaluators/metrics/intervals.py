@@ -1,7 +1,8 @@
 """Percentile bootstrap for metrics that depend on the scores through their ranking alone.
 
-Such a metric is a function of how many positives and negatives stand at or above each distinct score. A resample of the images only changes
-these counts, so 1,000 resamples are one (scores x resamples) integer matrix and no score is sorted twice.
+Such a metric is a function of how many positives and negatives stand at or above each distinct score. A resample of the
+images only changes these counts, so 1,000 resamples are one (scores x resamples) integer matrix and no score is sorted
+twice.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,8 +38,9 @@ def resample_counts(n: int, replicates: int, seed: int, stratum: int = 0) -> NDA
     """How often each of ``n`` images occurs in each resample of ``n`` images with replacement.
 
     Returns:
-        Read-only uint16 (n, replicates); every column sums to ``n``. It depends on the arguments alone, so all systems and metrics of
-        a run see the same resamples. Strata (0 = in-distribution, 1 = out-of-distribution) are independent of each other.
+        Read-only uint16 (n, replicates); every column sums to ``n``. It depends on the arguments alone, so all systems
+        and metrics of a run see the same resamples. Strata (0 = in-distribution, 1 = out-of-distribution) are
+        independent of each other.
     """
     if replicates < 1:
         raise UserError(f"bootstrap: found {replicates} resamples, needed at least 1")
@@ -62,13 +64,15 @@ def ranking_bootstrap(
 ) -> dict[str, Estimate]:
     """Value and stratified percentile-bootstrap interval of several ranking metrics on the same resamples.
 
-    Positives and negatives are resampled separately, each with replacement to its own size, so the base rate stays what it is. The
-    interval runs from the (1 - confidence)/2 to the (1 + confidence)/2 quantile of the resampled values (linear interpolation).
+    Positives and negatives are resampled separately, each with replacement to its own size, so the base rate stays what
+    it is. The interval runs from the (1 - confidence)/2 to the (1 + confidence)/2 quantile of the resampled values
+    (linear interpolation).
 
     Args:
         positive, negative: finite scores (m,), (n,); higher = positive.
-        statistics: name -> function of two integer matrices (G, B): the number of positives and of negatives at or above each of G
-            distinct scores, best score first, in each of B resamples (so the last row is all of them); it returns float64 (B,).
+        statistics: name -> function of two integer matrices (G, B): the number of positives and of negatives at or
+            above each of G distinct scores, best score first, in each of B resamples (so the last row is all of them);
+            it returns float64 (B,).
         seed: seed of the resamples.
 
     Raises:
@@ -103,7 +107,8 @@ def ranking_bootstrap(
 def standard_deviation(
     values: ArrayLike, *, seed: int = 0, replicates: int = REPLICATES, confidence: float = CONFIDENCE
 ) -> Estimate:
-    """Sample standard deviation (divisor N - 1) in the units of ``values`` (N >= 2), with a percentile-bootstrap interval.
+    """Sample standard deviation (divisor N - 1) in the units of ``values`` (N >= 2), with a percentile-bootstrap
+    interval.
 
     Raises:
         UserError: fewer than two values, NaN or infinity.

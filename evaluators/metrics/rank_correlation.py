@@ -14,8 +14,8 @@ from vaebm.errors import UserError
 def rank_correlation(x: ArrayLike, y: ArrayLike, *, confidence: float = CONFIDENCE) -> Estimate:
     """Spearman's rho: Pearson's correlation of the mid-ranks of paired values, in [-1, 1].
 
-    Interval: tanh(atanh(rho) +- z sqrt((1 + rho^2 / 2) / (N - 3))). An exact rho of +-1 (one is a monotone function of the other on
-    this sample) has itself as both ends.
+    Interval: tanh(atanh(rho) +- z sqrt((1 + rho^2 / 2) / (N - 3))). An exact rho of +-1 (one is a monotone function of
+    the other on this sample) has itself as both ends.
 
     Args:
         x, y: finite float values (N,) of the same N >= 4 images.
@@ -23,8 +23,8 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, confidence: float = CONFIDEN
     Raises:
         UserError: other shapes, N < 4, NaN, infinity, or a constant ``x`` or ``y``, which has no rank correlation.
 
-    References: Spearman (1904); the variance: Bonett and Wright, Sample size requirements for estimating Pearson, Kendall and Spearman
-        correlations, Psychometrika 65 (2000).
+    References: Spearman (1904); the variance: Bonett and Wright, Sample size requirements for estimating Pearson,
+        Kendall and Spearman correlations, Psychometrika 65 (2000).
     """
     check_confidence(confidence)
     a, b = finite_scores(x, "first values", at_least=4), finite_scores(y, "second values", at_least=4)

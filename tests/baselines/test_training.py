@@ -267,6 +267,8 @@ def test_bundled_configurations_are_complete(path):
         ("width = 8", "width = 8.5", r"\[architecture\]: width = 8.5, needed int"),
         ("steps = 6", 'steps = "6"', r"\[schedule\]: steps = '6', needed int"),
         ("steps = 6", "", r"\[schedule\]: .*steps"),
+        ("batch_size = 8", "batch_size = 0", r"training.batch_size = 0, needed at least 1"),
+        ("warmup = 2", "ema_decay = 1.5", r"training.ema_decay = 1.5, needed at least 0 and at most 1"),
         ('size = "mini"', "", "'size' is missing"),
         ('size = "mini"', 'size = "mini"\nsise = 1', "unknown key 'sise'"),
         ("[sampling]", "[smapling]", "unknown key 'smapling'"),
@@ -280,6 +282,11 @@ def test_a_wrong_configuration_is_named(tmp_path, old, new, message):
     path.write_text(GLOW.replace(old, new, 1))
     with pytest.raises(UserError, match=message):
         read_config("glow", str(path))
+
+
+def test_the_buffer_must_hold_a_batch(tmp_path):
+    with pytest.raises(UserError, match=r"training.buffer_size = 4, needed at least 8"):
+        config("igebm", tmp_path, buffer_size="4")
 
 
 @pytest.mark.parametrize(

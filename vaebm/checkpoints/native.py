@@ -26,10 +26,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights by name and the card that describes them."""
+    """Weights by name, the card that describes them, and the file they came from."""
 
     card: dict[str, Any]
     weights: dict[str, Tensor]
+    path: Path
 
     @property
     def kind(self) -> str:
@@ -86,7 +87,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         weights = load_safetensors(payload)
     except SafetensorError as error:
         raise UserError(f"{path}: not a {kind} checkpoint ({error})") from None
-    return Checkpoint(card, {k: v.float() if v.dtype == torch.float16 else v for k, v in weights.items()})
+    return Checkpoint(card, {k: v.float() if v.dtype == torch.float16 else v for k, v in weights.items()}, path)
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> None:

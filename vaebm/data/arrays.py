@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vaebm.data.messages import reason
 from vaebm.errors import UserError
 
 _NEEDED = "uint8 (N, H, W, C), (N, C, H, W) or (N, H, W) with C = 1 or 3"
@@ -33,10 +34,10 @@ def read_array(path: Path, n: int | None = None) -> tuple[np.ndarray, np.ndarray
     except UserError:
         raise
     except _READ_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if "allow_pickle" in reason or "Object arrays" in reason:
-            reason = "it holds pickled Python objects, which are never loaded"
-        raise UserError(f"{where}: cannot be read ({reason}); save it again with np.save or np.savez") from None
+        why = reason(error)
+        if any(sign in why for sign in ("allow_pickle", "Object arrays", "Python objects")):  # numpy's three wordings
+            why = "it holds pickled Python objects, which are never loaded"
+        raise UserError(f"{where}: cannot be read ({why}); save it again with np.save or np.savez") from None
     images = as_images(raw, where)[:n]
     if labels is not None and (labels.shape != (len(raw),) or labels.dtype.kind not in "iu"):
         raise UserError(

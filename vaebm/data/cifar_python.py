@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vaebm.data.messages import reason
 from vaebm.errors import UserError
 
 FOLDER = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -73,8 +74,7 @@ def load_batch(data: bytes, where: str) -> dict[str, Any]:
             f"{where}: refused, its pickle asks for {forbidden}, which no CIFAR file needs; download the set again"
         ) from None
     except Exception as error:  # a damaged pickle can raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{where}: not a readable CIFAR batch ({reason}); download the set again") from None
+        raise UserError(f"{where}: not a readable CIFAR batch ({reason(error)}); download the set again") from None
 
 
 class _ForbiddenError(Exception):
@@ -136,7 +136,7 @@ def _read_files(path: Path, name: str, files: tuple[str, ...]) -> list[bytes]:
         with tarfile.open(path) as archive:
             return [_member(archive, f"{FOLDER[name]}/{file}") for file in files]
     except (OSError, tarfile.TarError, EOFError, KeyError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); download {ARCHIVE[name]} again") from None
+        raise UserError(f"{path}: cannot be read ({reason(error)}); download {ARCHIVE[name]} again") from None
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:

@@ -13,10 +13,12 @@ from typing import Any
 
 from vaebm.data import cifar_python, idx, svhn_mat
 from vaebm.data.image_set import ImageSet
+from vaebm.data.messages import reason
 from vaebm.data.unavailable import DataUnavailable
 from vaebm.errors import UserError
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
+CHUNK = 1 << 16  # what a broken connection can lose
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,14 @@ def fetch(remote: RemoteFile, folder: Path) -> Path:
         with _alone(folder / f".{remote.name}.lock"):
             return _from_first(remote, folder)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error}); set VAEBM_CACHE to another folder") from None
+        raise UserError(f"{folder}: cannot be written ({reason(error)}); set VAEBM_CACHE to another folder") from None
 
 
 def _from_first(remote: RemoteFile, folder: Path) -> Path:
     import pooch
     import requests
 
-    reason = "no address known"
+    why = "no address known"
     for url in remote.urls:
         try:
             return Path(
@@ -139,10 +141,10 @@ def _from_first(remote: RemoteFile, folder: Path) -> Path:
                 )
             )
         except requests.RequestException as error:
-            reason = f"{url}: {_short(error)}"
+            why = f"{url}: {_short(error)}"
         except ValueError:  # how pooch reports another hash; it has removed the file
-            reason = f"{url}: what came is not the known file (its {remote.known_hash.partition(':')[0]} differs)"
-    raise DataUnavailable(f"download failed, {reason}")
+            why = f"{url}: what came is not the known file (its {remote.known_hash.partition(':')[0]} differs)"
+    raise DataUnavailable(f"download failed, {why}")
 
 
 def _resume(url: str, output_file: str, downloader_of: Any) -> None:
@@ -159,7 +161,7 @@ def _resume(url: str, output_file: str, downloader_of: Any) -> None:
         response.raise_for_status()
         expected = response.headers.get("Content-Length")
         with part.open("ab" if response.status_code == 206 else "wb") as stream:
-            for chunk in response.iter_content(1 << 20):
+            for chunk in response.iter_content(CHUNK):
                 stream.write(chunk)
             received = stream.tell() - (have if response.status_code == 206 else 0)
     if expected is not None and received < int(expected):
@@ -193,4 +195,4 @@ def _short(error: Exception) -> str:
     ):
         if sign in text:
             return meaning
-    return text if len(text) < 120 else f"{type(error).__name__}"
+    return reason(error)

@@ -11,6 +11,7 @@ from typing import IO
 
 import numpy as np
 
+from vaebm.data.messages import reason
 from vaebm.data.pictures import is_picture, read_pictures
 from vaebm.errors import UserError
 
@@ -42,7 +43,7 @@ class PictureFiles:
         try:
             return read_pictures(self.names[:n], self.open_file, self.where, celeba_size)
         except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-            raise UserError(f"{self.where}: cannot be unpacked ({error}); make the zip again, unencrypted") from None
+            raise UserError(f"{self.where}: cannot be unpacked ({reason(error)}); zip it again, unencrypted") from None
 
 
 def folder_files(path: Path, where: str | None = None) -> PictureFiles:
@@ -71,7 +72,7 @@ def zip_files(path: Path, where: str | None = None) -> Iterator[PictureFiles]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{where}: not a readable zip archive ({error}); make it again") from None
+        raise UserError(f"{where}: not a readable zip archive ({reason(error)}); make it again") from None
     with archive:
         for name in archive.namelist():
             # Nothing is written to disk, so such a name could do no harm here; but nobody who means well makes one.

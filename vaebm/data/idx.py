@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vaebm.data.messages import reason
 from vaebm.errors import UserError
 
 STEM = {"train": "train", "test": "t10k"}
@@ -40,7 +41,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); download it again") from None
+        raise UserError(f"{path}: cannot be read ({reason(error)}); download it again") from None
     start = 4 + 4 * ndim
     if len(data) < start or data[:4] != bytes((0, 0, 8, ndim)):
         raise UserError(f"{path}: not an idx file of uint8 with {ndim} axes; download it again")

@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
-from vaebm.data.bundled import read_bundled
 from vaebm.data.catalogue import DATASETS
+from vaebm.data.cuts import read_bundled
 from vaebm.data.download import FILES, read_download
 from vaebm.data.image_set import ImageSet
 from vaebm.data.interpolation import check_pairing, interpolate
 from vaebm.data.own import parse_own, read_own
-from vaebm.data.resizing import resize
+from vaebm.data.resizing import check_size, resize
 from vaebm.data.root import find_in_root
 from vaebm.data.unavailable import DataUnavailable
 from vaebm.errors import UserError, did_you_mean
@@ -58,6 +58,8 @@ def load_images(
         raise UserError(f"unknown split {split!r}.{did_you_mean(split, SPLITS)}")
     if n is not None and n < 1:
         raise UserError(f"{spec}: asked for {n} images, needed at least 1")
+    if size is not None:
+        check_size(spec, size)
     if spec == "cifar10_interp":
         images = interpolate(_named("cifar10", split, n, data_root, download, None), interp, seed)
         return resize(images, size) if size else images
@@ -67,8 +69,7 @@ def load_images(
         own = parse_own(spec)
         if own is None:
             raise UserError(f"unknown data set {spec!r}; give NAME=PATH for your own.{did_you_mean(spec, DATASETS)}")
-        images = read_own(*own, n)
-    images = _cut(images, n)
+        images = _cut(read_own(*own, n), n)
     return resize(images, size) if size else images
 
 

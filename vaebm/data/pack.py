@@ -33,7 +33,7 @@ def pack(
     Raises:
         UserError: as ``load_images``; or the set may not be redistributed; or ``out`` exists.
     """
-    info = DATASETS.get(spec)
+    info = DATASETS.get(spec.partition("=")[0])  # so that celeba=PATH is refused as well
     if info is not None and not info.redistributable:
         raise UserError(f"{spec}: {info.licence}; it is not packed, give its own files with --data-root instead")
     images = load_images(spec, split=split, n=count, data_root=data_root)

@@ -12,6 +12,8 @@ import math
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -20,9 +22,14 @@ import numpy as np
 from PIL import Image
 
 from vaebm.data.image_set import ImageSet
+from vaebm.data.messages import reason
 from vaebm.errors import UserError
 
 TILES_PER_SHEET = 2500
+
+_DAMAGED_META = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
+_DAMAGED_FILE = (OSError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error)
+_READ_ERRORS = (*_DAMAGED_META, *_DAMAGED_FILE)
 
 
 def read_packed(folder: Path, name: str, source: str) -> ImageSet:
@@ -36,10 +43,11 @@ def read_packed(folder: Path, name: str, source: str) -> ImageSet:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         images = _tiles(folder, meta)
         arrays = _arrays(folder)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{where} cannot be read ({type(error).__name__}: {reason}); restore or remove it") from None
-    if hashlib.sha256(images.data).hexdigest() != meta["sha256"]:
+        expected = meta["sha256"]
+    except _READ_ERRORS as error:
+        kind = type(error).__name__
+        raise UserError(f"{where} cannot be read ({kind}: {reason(error)}); restore or remove it") from None
+    if hashlib.sha256(images.data).hexdigest() != expected:
         raise UserError(f"{where}: pixels do not match the sha256 in meta.json; restore or remove it")
     index = arrays.get("official_test_index", arrays.get("index"))
     try:
@@ -47,7 +55,7 @@ def read_packed(folder: Path, name: str, source: str) -> ImageSet:
             name, images, source, meta.get("split", ""), arrays.get("labels"), index, tuple(meta.get("notes", ()))
         )
     except ValueError as error:
-        raise UserError(f"{where}: {error}; restore or remove it") from None
+        raise UserError(f"{where}: {reason(error)}; restore or remove it") from None
 
 
 def packed_shape(folder: Path) -> tuple[int, ...] | None:
@@ -76,7 +84,7 @@ def write_packed(image_set: ImageSet, folder: Path, extra: Mapping[str, Any]) ->
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial.", dir=folder.parent))
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error}); choose another OUT") from None
+        raise UserError(f"{folder}: cannot be written ({reason(error)}); choose another OUT") from None
     try:
         _write(image_set, partial, extra)
         again = read_packed(partial, image_set.name, image_set.source)

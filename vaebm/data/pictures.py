@@ -8,6 +8,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
+from vaebm.data.messages import reason
 from vaebm.data.resizing import resize_picture
 from vaebm.errors import UserError
 
@@ -72,8 +73,7 @@ def _decode(name: str, open_file: Callable[[str], IO[bytes]], where: str) -> Ima
     except _RefusedError as refused:
         raise UserError(f"{where}: {name} {refused}; needed 8-bit grey or RGB") from None
     except _DECODE_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{where}: cannot read {name} as an image ({reason}); remove or replace it") from None
+        raise UserError(f"{where}: cannot read {name} as an image ({reason(error)}); remove or replace it") from None
 
 
 class _RefusedError(Exception):

@@ -30,8 +30,7 @@ def resize(image_set: ImageSet, size: tuple[int, int]) -> ImageSet:
 
     Reference: Parmar et al., On Aliased Resizing (CVPR 2022), on why antialiasing decides the numbers.
     """
-    if min(size) < 1:
-        raise UserError(f"cannot resize {image_set.name} to {size[0]}x{size[1]}: both sides must be at least 1")
+    check_size(image_set.name, size)
     _, height, width, channels = image_set.images.shape
     if (height, width) == tuple(size):
         return image_set
@@ -41,6 +40,12 @@ def resize(image_set: ImageSet, size: tuple[int, int]) -> ImageSet:
         target[...] = np.asarray(resize_picture(picture, size)).reshape(target.shape)
     note = f"resized from {height}x{width} to {size[0]}x{size[1]} (Pillow bilinear, antialiased)"
     return replace(image_set, images=resized).with_notes(note)
+
+
+def check_size(name: str, size: tuple[int, int]) -> None:
+    """Raises: UserError when a side of ``size`` is below 1."""
+    if min(size) < 1:
+        raise UserError(f"cannot resize {name} to {size[0]}x{size[1]}: both sides must be at least 1")
 
 
 def require(image_set: ImageSet, size: tuple[int, int], channels: int) -> ImageSet:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vaebm.data.messages import reason
 from vaebm.errors import UserError
 
 FILE = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
@@ -26,6 +27,5 @@ def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if pixels.dtype != np.uint8 or pixels.shape[:3] != (32, 32, 3) or digits.size != pixels.shape[3]:
             raise ValueError(f"found X {pixels.dtype} {pixels.shape} and {digits.size} labels")
     except Exception as error:  # a damaged file makes the parser raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: not a readable SVHN file ({reason}); download {path.name} again") from None
+        raise UserError(f"{path}: not a readable SVHN file ({reason(error)}); download {path.name} again") from None
     return np.ascontiguousarray(pixels.transpose(3, 0, 1, 2)), digits.reshape(-1).astype(np.int64) % 10

@@ -212,10 +212,14 @@ class NVAE(nn.Module):
             x: images (N, C, H, W) in [0, 1].
             eps: standard normal noise per group, each (N, *latent_shapes[l]).
         """
-        top, features, combiners = self._encode_features(x)
+        return self._draw_posterior(self._encode_features(x), eps)
+
+    def _draw_posterior(self, encoded: tuple[Tensor, list[Tensor], list[EncoderCombiner]], eps: Sequence[Tensor]) -> Posterior:
+        top, features, combiners = encoded
         z: list[Tensor] = []
         kl: list[Tensor] = []
-        log_q, log_p = x.new_zeros(len(x)), x.new_zeros(len(x))
+        zero = torch.zeros(len(top), device=top.device)
+        log_q, log_p = zero, zero
 
         def choose(group: int, s: Tensor, prior: Normal) -> Tensor:
             nonlocal log_q, log_p
@@ -233,7 +237,7 @@ class NVAE(nn.Module):
             z.append(value)
             return value
 
-        logits = self._top_down(choose, len(x))
+        logits = self._top_down(choose, len(top))
         return Posterior(logits, z, torch.stack(kl, dim=1), log_q, log_p)
 
     def _posterior(self, mu: Tensor, log_sigma: Tensor, group: int, s: Tensor) -> Normal:
@@ -275,9 +279,10 @@ class NVAE(nn.Module):
 
         Reference: Burda et al., "Importance Weighted Autoencoders", ICLR 2016.
         """
+        encoded = self._encode_features(x)  # the bottom-up pass is the same for every sample
         log_weights = []
         for noise in eps:
-            out = self.encode(x, noise)
+            out = self._draw_posterior(encoded, noise)
             log_weights.append(self.decoder(out.logits).log_prob(x).double() + out.log_p.double() - out.log_q.double())
         stacked = torch.stack(log_weights)  # (K, N)
         return torch.logsumexp(stacked, 0) - torch.tensor(float(len(log_weights)), dtype=torch.float64).log()

@@ -72,12 +72,16 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the last step made, seconds spent in this process, the last logged values and the reason of an early stop."""
+    """How a run ended: the last step made, seconds spent in this process, the last logged values and the reason of an early stop.
+
+    ``interrupted`` tells a stop by signal, which a resumed run continues, from one by divergence, which it would repeat.
+    """
 
     step: int
     seconds: float
     last: dict[str, float]
     stopped: str = ""
+    interrupted: bool = False
 
 
 def fit(task: Task, folder: Path, schedule: Schedule, *, seed: int, resume: bool = False, progress: bool = True) -> Outcome:
@@ -96,10 +100,10 @@ def fit(task: Task, folder: Path, schedule: Schedule, *, seed: int, resume: bool
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
-    step = _load(newest, task) if resume and newest.exists() else 0
+    step = restore(newest, task) if resume and newest.exists() else 0
     log = _Log(folder / "log.csv", keep_to=step)
     began = time.perf_counter()
-    stopped, last = "", {}
+    stopped, interrupted, last = "", False, {}
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -132,13 +136,13 @@ def fit(task: Task, folder: Path, schedule: Schedule, *, seed: int, resume: bool
         (folder / "stopped.txt").write_text(stopped + "\n")
     except KeyboardInterrupt:
         # The step in flight may have left the weights half-updated, so the newest checkpoint on disk stays the truth.
-        stopped = f"interrupted at update {step}; continue with --resume"
+        interrupted, stopped = True, f"interrupted at update {step}; continue with --resume"
     finally:
         bar.close()
         signal.signal(signal.SIGTERM, previous)
     if stopped:
         print(stopped, file=sys.stderr)
-    return Outcome(step, time.perf_counter() - began, last, stopped)
+    return Outcome(step, time.perf_counter() - began, last, stopped, interrupted)
 
 
 class Stopwatch:
@@ -169,7 +173,8 @@ def _save(path: Path, task: Task, step: int) -> None:
     os.replace(partial, path)
 
 
-def _load(path: Path, task: Task) -> int:
+def restore(path: Path, task: Task) -> int:
+    """Load a state written by :func:`fit` into ``task``; return its update."""
     saved = torch.load(path, weights_only=True, map_location="cpu")
     for name, part in task.state().items():
         part.load_state_dict(saved[name])

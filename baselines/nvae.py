@@ -1,0 +1,105 @@
+"""NVAE as a system under test: samples by ancestral sampling, scores by the importance-weighted bound of log p(x).
+
+Reference: Vahdat & Kautz, "NVAE: A Deep Hierarchical Variational Autoencoder", NeurIPS 2020, https://arxiv.org/abs/2007.03898
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines.common import batches, check_images, override
+from vaebm.checkpoints import Checkpoint, load_weights
+from vaebm.noise import content_keys, normal
+from vaebm.nvae import NVAE, NVAEConfig
+from vaebm.training.batches import to_uint8, to_unit
+
+
+class NVAESystem:
+    """An NVAE with the recipe of its card.
+
+    Options (``from_checkpoint``): ``importance_samples`` K of the bound, ``temperature`` of the prior, ``output`` ("mean" or "sample").
+    """
+
+    kind = "nvae"
+
+    def __init__(self, nvae: NVAE, recipe: dict[str, Any], *, size: str, weights_hash: str, device: str, batch_size: int, seed: int) -> None:
+        self.nvae = nvae.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.recipe, self.size, self.device, self.batch_size, self.seed = recipe, size, device, batch_size, seed
+        config = nvae.config
+        self.image_shape = (config.image_size, config.image_size, config.image_channels)
+        self.fingerprint = {"kind": self.kind, "weights": weights_hash, "seed": seed, "importance_samples": recipe["importance_samples"]}
+        self.protocol = {"score": "log p(x), nats", "estimator": bound_name(recipe["importance_samples"])}
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, *, device: str = "cpu", batch_size: int = 100, seed: int = 0, origin: str = "checkpoint", **options: Any
+    ) -> "NVAESystem":
+        """Build the system that a checkpoint describes.
+
+        Raises:
+            UserError: an option is unknown or out of range, or the weights do not fit the card.
+        """
+        card = checkpoint.card
+        return cls(
+            read_nvae(checkpoint, origin),
+            override({"importance_samples": 1, **card["sampling"]}, options, origin),
+            size=card["size"],
+            weights_hash=card["sha256"],
+            device=device,
+            batch_size=batch_size,
+            seed=seed,
+        )
+
+    @torch.no_grad()
+    def score(self, images: np.ndarray) -> np.ndarray:
+        """Return the bound on log p(x), float64 (N,), in nats, of uint8 images (N, H, W, C)."""
+        check_images(images, self.image_shape)
+        return np.concatenate([log_p(self.nvae, part, self.recipe["importance_samples"], self.seed) for part in batches(images, self.batch_size)])
+
+    @torch.no_grad()
+    def sample(self, seeds: Sequence[int]) -> np.ndarray:
+        """Return one uint8 image (N, H, W, C) per seed."""
+        out = [np.empty((0, *self.image_shape), dtype=np.uint8)]
+        for part in batches(seeds, self.batch_size):
+            eps = [normal(self.seed, part, f"start.{i + 1}", shape, self.device) for i, shape in enumerate(self.nvae.latent_shapes)]
+            logits, _, _ = self.nvae.decode(eps, self.recipe["temperature"])
+            decoder = self.nvae.decoder(logits)
+            if self.recipe["output"] == "sample":
+                out.append(to_uint8(decoder.sample(normal(self.seed, part, "start.0", tuple(decoder.dist.mu.shape[1:]), self.device))))
+            else:
+                out.append(to_uint8(decoder.mean))
+        return np.concatenate(out)
+
+
+def read_nvae(checkpoint: Checkpoint, origin: str) -> NVAE:
+    """Build the NVAE that a checkpoint of kind "nvae" describes."""
+    nvae = NVAE(NVAEConfig.from_json(checkpoint.card["architecture"]["nvae"]))
+    load_weights(nvae, checkpoint.part("nvae"), origin)
+    return nvae
+
+
+def bound_name(k: int) -> str:
+    """Name the estimator for tables."""
+    return "ELBO, 1 sample" if k == 1 else f"importance-weighted bound, K = {k}"
+
+
+def log_p(nvae: NVAE, images: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Return the K-sample bound, float64 (N,). Posterior noise is keyed by the bytes of the image: a score depends on its image alone."""
+    device = next(nvae.parameters()).device
+    x = unit_images(images, device)
+    keys = content_keys(images)
+
+    def noise() -> Iterator[list[Tensor]]:
+        for sample in range(k):
+            yield [normal(seed, keys, f"posterior.{sample}.{i}", shape, device) for i, shape in enumerate(nvae.latent_shapes)]
+
+    return nvae.log_prob_bound(x, noise()).cpu().numpy()
+
+
+def unit_images(images: np.ndarray, device: torch.device | str) -> Tensor:
+    """Map uint8 (N, H, W, C) to float (N, C, H, W) in [0, 1]."""
+    return to_unit(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)).contiguous(memory_format=torch.channels_last)
+

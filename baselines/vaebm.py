@@ -1,0 +1,89 @@
+"""VAEBM as a system under test: samples by short Langevin chains over (eps_x, eps_z), scores by log p_theta(x) - E_psi(x).
+
+Reference: Xiao et al., "VAEBM: A Symbiosis between Variational Autoencoders and Energy-based Models", ICLR 2021,
+https://arxiv.org/abs/2010.00654
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from baselines.common import batches, check_images, override
+from baselines.nvae import bound_name, log_p, read_nvae, unit_images
+from vaebm.checkpoints import Checkpoint, load_checkpoint, load_weights
+from vaebm.energy import EnergyConfig, EnergyNet
+from vaebm.errors import UserError
+from vaebm.model import VAEBM, ChainSettings
+from vaebm.training.batches import to_uint8
+
+
+class VAEBMSystem:
+    """A VAEBM with the recipe of its card.
+
+    Options (``from_checkpoint``): ``importance_samples`` K of the bound; ``steps``, ``step_size``, ``target`` ("paper" or "official") of the
+    chains; ``output`` ("mean" or "sample").
+    """
+
+    kind = "vaebm"
+
+    def __init__(
+        self, model: VAEBM, recipe: dict[str, Any], *, size: str, weights_hash: str, device: str, batch_size: int, seed: int
+    ) -> None:
+        self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.recipe, self.size, self.device, self.batch_size, self.seed = recipe, size, device, batch_size, seed
+        self.chain = ChainSettings(recipe["steps"], recipe["step_size"], recipe["target"])
+        config = model.nvae.config
+        self.image_shape = (config.image_size, config.image_size, config.image_channels)
+        self.fingerprint = {"kind": self.kind, "weights": weights_hash, "seed": seed, "importance_samples": recipe["importance_samples"]}
+        self.protocol = {
+            "score": "log p_theta(x) - E(x), nats, not normalised",
+            "estimator": bound_name(recipe["importance_samples"]),
+        }
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, *, device: str = "cpu", batch_size: int = 100, seed: int = 0, origin: str = "checkpoint", **options: Any
+    ) -> "VAEBMSystem":
+        """Build the system that a checkpoint describes; the NVAE it names must lie beside it.
+
+        Raises:
+            UserError: an option is unknown or out of range, the weights do not fit the card, or the NVAE is missing or another one.
+        """
+        card = checkpoint.card
+        nvae = load_checkpoint(checkpoint.path.with_name(card["nvae"]["file"]))
+        if nvae.card["sha256"] != card["nvae"]["sha256"]:
+            raise UserError(f"{origin}: was trained against another NVAE than {nvae.path.name} (sha256 differs from the card's)")
+        energy = EnergyNet(EnergyConfig.from_json(card["architecture"]["energy"]))
+        load_weights(energy, checkpoint.part("energy"), origin)
+        return cls(
+            VAEBM(read_nvae(nvae, str(nvae.path)), energy),
+            override({"importance_samples": 1, **card["sampling"]}, options, origin),
+            size=card["size"],
+            weights_hash=card["sha256"] + nvae.card["sha256"],
+            device=device,
+            batch_size=batch_size,
+            seed=seed,
+        )
+
+    @torch.no_grad()
+    def score_terms(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the bound on log p_theta(x) and -E(x), each float64 (N,), of uint8 images (N, H, W, C); the score is their sum."""
+        check_images(images, self.image_shape)
+        log_ps, energies = [], []
+        for part in batches(images, self.batch_size):
+            log_ps.append(log_p(self.model.nvae, part, self.recipe["importance_samples"], self.seed))
+            energies.append(self.model.energy(unit_images(part, self.device)).double().cpu().numpy())
+        return {"log_p": np.concatenate(log_ps), "neg_energy": -np.concatenate(energies)}
+
+    def score(self, images: np.ndarray) -> np.ndarray:
+        """Return log p_theta(x) - E(x), float64 (N,): log h(x) up to the constant log Z."""
+        return sum(self.score_terms(images).values(), start=np.zeros(len(images)))
+
+    def sample(self, seeds: Sequence[int]) -> np.ndarray:
+        """Return one uint8 image (N, H, W, C) per seed."""
+        out = [np.empty((0, *self.image_shape), dtype=np.uint8)]
+        for part in batches(seeds, self.batch_size):
+            out.append(to_uint8(self.model.sample(part, self.chain, output=self.recipe["output"], seed=self.seed)))
+        return np.concatenate(out)

@@ -1,0 +1,215 @@
+"""The two stages from images to an exported checkpoint."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaebm.checkpoints import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from vaebm.data import load_images
+from vaebm.energy import EnergyConfig
+from vaebm.errors import UserError
+from vaebm.model import VAEBM
+from vaebm.noise import content_keys, normal, seed_step
+from vaebm.nvae import NVAE, NVAEConfig
+from vaebm.training.batches import to_unit
+from vaebm.training.ebm import EBMTask, EBMTraining
+from vaebm.training.loop import Outcome, Schedule, fit, restore
+from vaebm.training.record import read_run, record_run
+from vaebm.training.vae import VAETask, VAETraining
+
+STAGES = ("vae", "ebm")
+
+
+@dataclass(frozen=True)
+class Output:
+    """How often a run writes, in updates; 0 turns a kind of output off."""
+
+    log_every: int = 20
+    checkpoint_every: int = 250
+    keep_every: int = 0
+    preview_every: int = 500
+
+    def schedule(self, steps: int) -> Schedule:
+        """Return the loop's schedule for a run of ``steps`` updates."""
+        return Schedule(steps, self.log_every, self.checkpoint_every, self.keep_every, self.preview_every)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One published or bundled setting: data, both networks, both trainings. Each file in ``vaebm/configs`` is one.
+
+    Attributes:
+        dataset: name of the training data.
+        size: ``"mini"``, ``"small"`` or ``"paper"``; every result says which.
+        validation: so many images at the end of the training split are held out: never trained on, used to choose checkpoints.
+    """
+
+    dataset: str = "cifar10"
+    size: str = "paper"
+    validation: int = 2000
+    nvae: NVAEConfig = field(default_factory=NVAEConfig)
+    vae: VAETraining = field(default_factory=VAETraining)
+    vae_output: Output = field(default_factory=Output)
+    energy: EnergyConfig = field(default_factory=EnergyConfig)
+    ebm: EBMTraining = field(default_factory=EBMTraining)
+    ebm_output: Output = field(default_factory=lambda: Output(10, 50, 50, 100))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and how one stage runs: ``name`` and ``command`` go to the card, ``vae`` is stage 2's frozen model."""
+
+    folder: Path
+    name: str
+    command: str
+    seed: int = 0
+    data_root: str | None = None
+    device: str = "cpu"
+    resume: bool = False
+    progress: bool = True
+    vae: Path | None = None
+
+
+def train(stage: str, settings: Settings, run: Run) -> Path | None:
+    """Train one stage in ``run.folder`` and export it as ``<folder>/<name>.safetensors`` with its card.
+
+    Returns:
+        The exported file; None when the run was interrupted or has nothing healthy to export.
+    """
+    device = torch.device(run.device)
+    frozen = read_nvae(run.vae) if run.vae is not None else None
+    recorded = {"stage": stage, "name": run.name, "command": run.command, "seed": run.seed, "settings": asdict(settings)}
+    if frozen is not None:
+        recorded |= {"nvae_sha256": frozen.card["sha256"], "nvae_file": frozen.path.name}
+    record_run(run.folder, recorded, resume=run.resume)
+    if frozen is not None:
+        # The frozen model travels with the run, so that a later export needs no other folder.
+        save_checkpoint(run.folder / frozen.path.name, frozen.weights, frozen.card, half=True)
+    task = make_task(stage, settings, run.seed, device, frozen, run.data_root)
+    output = settings.vae_output if stage == "vae" else settings.ebm_output
+    steps = settings.vae.steps if stage == "vae" else settings.ebm.steps
+    outcome = fit(task, run.folder, output.schedule(steps), seed=run.seed, resume=run.resume, progress=run.progress)
+    if outcome.interrupted or not (run.folder / "checkpoint.pt").exists():
+        return None
+    return export(run.folder, run.folder / f"{run.name}.safetensors", outcome=outcome, data_root=run.data_root)
+
+
+def make_task(
+    stage: str, settings: Settings, seed: int, device: torch.device, frozen: Checkpoint | None, data_root: str | None
+) -> VAETask | EBMTask:
+    """Build a stage's task on the training split without its validation part."""
+    images = load_images(settings.dataset, split="train", data_root=data_root).images
+    images = images[: len(images) - settings.validation]
+    seed_step(seed, 0)  # initial weights are update 0
+    if stage == "vae":
+        return VAETask(NVAE(settings.nvae), images, settings.vae, seed, device)
+    if frozen is None:
+        raise UserError("stage 2 trains against a frozen NVAE: name its run folder or checkpoint with --vae")
+    return EBMTask(build_nvae(frozen), settings.energy, images, settings.ebm, seed, device)
+
+
+def read_nvae(path: Path) -> Checkpoint:
+    """Read stage 1 from a checkpoint, or from a run folder that holds exactly one exported one.
+
+    Raises:
+        UserError: there is none, or it is not an NVAE.
+    """
+    if path.is_dir():
+        found = sorted(path.glob("*.safetensors"))
+        if len(found) != 1:
+            raise UserError(f"--vae {path}: found {len(found)} exported checkpoints, needed one (has stage 1 finished?)")
+        path = found[0]
+    checkpoint = load_checkpoint(path)
+    if checkpoint.kind != "nvae":
+        raise UserError(f"--vae {path}: found a checkpoint of kind {checkpoint.kind!r}, needed 'nvae'")
+    return checkpoint
+
+
+def build_nvae(checkpoint: Checkpoint, origin: str = "--vae") -> NVAE:
+    """Return the NVAE of a checkpoint of kind "nvae"."""
+    nvae = NVAE(NVAEConfig.from_json(checkpoint.card["architecture"]["nvae"]))
+    load_weights(nvae, checkpoint.part("nvae"), origin)
+    return nvae
+
+
+def export(folder: Path, path: Path, *, step: int | None = None, outcome: Outcome | None = None, data_root: str | None = None) -> Path:
+    """Write the averaged weights of a run as a native checkpoint.
+
+    Args:
+        step: a kept update (``step-000300.pt``); the newest state without it.
+
+    Raises:
+        UserError: the run has no such update.
+    """
+    recorded = read_run(folder)
+    stage, settings = recorded["stage"], settings_from_json(recorded["settings"])
+    source = folder / ("checkpoint.pt" if step is None else f"step-{step:06d}.pt")
+    if not source.is_file():
+        kept = ", ".join(str(int(p.stem[5:])) for p in sorted(folder.glob("step-*.pt"))) or "none"
+        raise UserError(f"{folder}: update {step} was not kept (kept: {kept})")
+    frozen = load_checkpoint(folder / recorded["nvae_file"]) if stage == "ebm" else None
+    task = make_task(stage, settings, recorded["seed"], torch.device("cpu"), frozen, data_root)
+    update = restore(source, task)
+    architecture: dict[str, Any] = {"nvae": settings.nvae.to_json()}
+    training: dict[str, Any] = {
+        "command": recorded["command"],
+        "seed": recorded["seed"],
+        "update": update,
+        "minutes": round(task.stopwatch.seconds / 60, 1),
+        "final": outcome.last if outcome else {},
+        **({"stopped": outcome.stopped} if outcome and outcome.stopped else {}),
+    }
+    model = task.averaged()
+    if isinstance(model, VAEBM):
+        assert frozen is not None
+        chain = settings.ebm.chain
+        card = {"kind": "vaebm", "sampling": {**chain.to_json(), "output": "mean"}, "energy_noise": settings.ebm.noise}
+        architecture = {"energy": settings.energy.to_json()}
+        training = {**training, "settings": asdict(settings.ebm)}
+        # Energies of several seeds share one NVAE: it lies beside them once, and its hash binds them to it.
+        card["nvae"] = {"file": recorded["nvae_file"], "sha256": frozen.card["sha256"]}
+        save_checkpoint(path.with_name(recorded["nvae_file"]), frozen.weights, frozen.card, half=True)
+        model = torch.nn.ModuleDict({"energy": model.energy})
+    else:
+        card = {"kind": "nvae", "sampling": {"temperature": 1.0, "output": "mean"}}
+        training = {**training, "settings": asdict(settings.vae), "validation": validate(model, settings, data_root)}
+        model = torch.nn.ModuleDict({"nvae": model})
+    card = {**card, "size": settings.size, "dataset": settings.dataset, "architecture": architecture, "training": training}
+    save_checkpoint(path, model.state_dict(), card, half=True)
+    return path
+
+
+@torch.no_grad()
+def validate(nvae: NVAE, settings: Settings, data_root: str | None, limit: int = 1000) -> dict[str, Any]:
+    """Return the ELBO in nats and the KL per group on held-out training images."""
+    images = load_images(settings.dataset, split="train", data_root=data_root).images
+    held_out = images[len(images) - settings.validation :][:limit]
+    log_px, kl = [], []
+    for start in range(0, len(held_out), 100):
+        part = held_out[start : start + 100]
+        x = to_unit(torch.from_numpy(part.transpose(0, 3, 1, 2).copy()))
+        eps = [normal(0, content_keys(part), f"posterior.{i}", shape) for i, shape in enumerate(nvae.latent_shapes)]
+        terms = nvae.elbo(x, eps)
+        log_px.append(terms[0])
+        kl.append(terms[1])
+    per_group = torch.cat(kl).mean(0)
+    return {
+        "images": f"{len(held_out)} held-out training images",
+        "elbo": round(float(torch.cat(log_px).mean() - per_group.sum()), 1),
+        "kl_per_group": [round(float(value), 1) for value in per_group],
+    }
+
+
+def settings_from_json(values: dict[str, Any]) -> Settings:
+    """Rebuild settings from :func:`dataclasses.asdict`."""
+    parts = {
+        "nvae": NVAEConfig,
+        "vae": VAETraining,
+        "vae_output": Output,
+        "energy": EnergyConfig,
+        "ebm": EBMTraining,
+        "ebm_output": Output,
+    }
+    return Settings(**{name: parts[name](**value) if name in parts else value for name, value in values.items()})
