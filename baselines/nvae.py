@@ -24,6 +24,7 @@ class NVAESystem:
     """
 
     kind = "nvae"
+    options = ("importance_samples", "temperature", "output")
 
     def __init__(self, nvae: NVAE, recipe: dict[str, Any], *, size: str, weights_hash: str, device: str, batch_size: int, seed: int) -> None:
         self.nvae = nvae.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -27,6 +27,7 @@ class VAEBMSystem:
     """
 
     kind = "vaebm"
+    options = ("importance_samples", "steps", "step_size", "target", "output")
 
     def __init__(
         self, model: VAEBM, recipe: dict[str, Any], *, size: str, weights_hash: str, device: str, batch_size: int, seed: int

@@ -141,8 +141,9 @@ class OODSuite:
                 removed: there are no images to compare.
 
         Returns:
-            Rows with suite ``"ood"``. ``n`` counts the images of both sides; ``dataset`` is the outer set, ``"mean"`` of
-            all outer sets (two or more; empty unless all are there), or the in-distribution set where only it matters.
+            Rows with suite ``"ood"``. ``n`` counts the images of both sides; ``dataset`` is the outer set, ``"mean"``
+            (of all outer sets, if two or more; empty unless all are there), or the in-distribution set where only that
+            matters.
 
             ==========  ====================  =============================  ==========================================
             role        metric                variant                        what
@@ -232,7 +233,7 @@ class OODSuite:
             for dataset in present:
                 for c in self.coefficients:
                     estimate = auroc_interval(_weighted(inside, names, c), _weighted(system.terms[dataset], names, c))
-                    details = {"interval": _DELONG, "coefficient": c, "term": names[-1]}
+                    details = {"interval": _DELONG, "coefficient_on": names[-1]}
                     metric, variant = "auroc_at_coefficient", f"c={c:g}"
                     rows.append(_row(part, data, dataset, metric, estimate, seed, variant=variant, **details))
         interval = f"percentile bootstrap, {self.replicates} resamples, 95 %"
@@ -263,8 +264,8 @@ def _prepare(in_dist: ImageSet, out_dists: Mapping[str, ImageSet | DataUnavailab
         kept[name] = dataclasses.replace(left, name=name)
         if len(kept[name]) < 2:
             raise UserError(
-                f"{name}: found {len(images)} images, {removed[name]} of them also in {in_dist.name}, needed at least 2 "
-                "others; choose another set (--ood) or more images (--num-images)"
+                f"{name}: found {len(images)} images, {removed[name]} of them also in {in_dist.name}, needed at least "
+                "2 others; choose another set (--ood) or more images (--num-images)"
             )
     hashes = {in_dist.name: in_dist.sha256, **{name: images.sha256 for name, images in kept.items()}}
     return _Data(in_dist, kept, removed, missing, tuple(out_dists), hashes)
@@ -495,35 +496,27 @@ def _empty(
 
 def _describe(system: _Scored, data: _Data, dataset: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Protocol and provenance of a row about ``dataset``: in-distribution side, outer side, the system's own."""
-    protocol: dict[str, Any] = {"positive": "in-distribution", **_side("in", data.in_dist.name, data, system)}
-    outer = data.requested if dataset == MEAN else () if dataset == data.in_dist.name else (dataset,)
-    if dataset == MEAN:
-        protocol["out"] = list(outer)
-        protocol["out_n"] = [_count(system, name, data) for name in outer]
-        protocol["duplicates_removed"] = None if system.own_images else [data.removed.get(name) for name in outer]
-    elif outer:
-        protocol |= _side("out", dataset, data, system)
-        protocol["duplicates_removed"] = None if system.own_images else data.removed.get(dataset)
+    inner, given = data.in_dist.name, system.own_images
+    protocol: dict[str, Any] = {"in_distribution": inner, "n_in": _count(system, inner, data)}
+    protocol |= {} if given else _origin("in", data.in_dist)
+    outer = list(data.requested) if dataset == MEAN else [] if dataset == inner else [dataset]
+    if outer:
+        counts = [_count(system, name, data) for name in outer]
+        removed = [None if given else data.removed.get(name) for name in outer]
+        one = dataset != MEAN
+        protocol |= {} if one else {"mean_of": outer}
+        protocol |= {"n_out": counts[0] if one else counts, "duplicates_removed": removed[0] if one else removed}
+        protocol |= _origin("out", data.out[dataset]) if one and dataset in data.out and not given else {}
     provenance = {**system.provenance, "numpy": np.__version__, "scipy": scipy.__version__}
-    if not system.own_images:
-        provenance["data"] = {name: data.hashes[name] for name in (data.in_dist.name, *outer) if name in data.hashes}
+    if not given:
+        provenance["data"] = {name: data.hashes[name] for name in (inner, *outer) if name in data.hashes}
     return {**protocol, **system.protocol}, provenance
 
 
-def _side(prefix: str, name: str, data: _Data, system: _Scored) -> dict[str, Any]:
-    images = data.sets.get(name)
-    side = {prefix: name, f"{prefix}_n": _count(system, name, data)}
-    if system.own_images:
-        return {**side, f"{prefix}_source": "scores given by the user"}
-    if images is None:
-        return side
-    return {
-        **side,
-        f"{prefix}_split": images.split,
-        f"{prefix}_source": images.source,
-        f"{prefix}_notes": list(images.notes),
-        f"{prefix}_shape": list(images.images.shape[1:]),
-    }
+def _origin(prefix: str, images: ImageSet) -> dict[str, Any]:
+    found = {"split": images.split, "source": images.source, "notes": "; ".join(images.notes)}
+    shape = "x".join(map(str, images.images.shape[1:]))
+    return {"image_shape": shape, **{f"{prefix}_{key}": text for key, text in found.items() if text}}
 
 
 def _count(system: _Scored, name: str, data: _Data) -> int | None:

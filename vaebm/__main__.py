@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from vaebm.cli import find_config, parse, run
+from vaebm.cli import find_config, parse, run, use_device
 from vaebm.errors import UserError, did_you_mean
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -40,10 +40,7 @@ def _train(arguments: Sequence[str]) -> int:
         raise UserError(f"train: found {found!r}, needed a stage.{did_you_mean(found, STAGES)}")
     stage, *rest = arguments
     options = parse(_train_parser(stage), [_config_path(rest, i) for i in range(len(rest))])
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
+    use_device(options.device, options.threads)
     settings = Settings(
         **{name: getattr(options, name) for name in ("dataset", "size", "validation")},
         **{name: options[name] for name in ("nvae", "vae", "vae_output", "energy", "ebm", "ebm_output")},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from vaebm.errors import UserError
+from vaebm.errors import UserError, did_you_mean
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
@@ -58,7 +58,38 @@ def find_config(name: str, folder: Path) -> Path:
         return Path(name)
     known = {path.stem: path for path in folder.glob("*.toml")}
     if name not in known:
-        from vaebm.errors import did_you_mean
-
         raise UserError(f"unknown configuration {name!r} for --config.{did_you_mean(name, known)}")
     return known[name]
+
+
+def named(flag: str, values: Sequence[str]) -> dict[str, str]:
+    """Read repeated NAME=PATH options.
+
+    Raises:
+        UserError: one is not of that form, or a name is given twice.
+    """
+    pairs: dict[str, str] = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not (name and equals and path):
+            raise UserError(f"{flag} {value}: needed NAME=PATH")
+        if name in pairs:
+            raise UserError(f"{flag} {name}=...: the name is given twice; needed one file per name")
+        pairs[name] = path
+    return pairs
+
+
+def use_device(device: str, threads: int = 0) -> None:
+    """Set the number of CPU threads (0: torch's choice) and make sure that the device is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {device}: not available ({str(error).splitlines()[0]})") from None

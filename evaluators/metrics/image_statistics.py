@@ -96,7 +96,7 @@ def pixel_std(images: Images) -> Scores:
     return np.sqrt(np.maximum(_per_image(x**2) / _pixels(images) - mean**2, 0)) / 255
 
 
-def png_bytes(images: Images) -> Scores:
+def codec_bytes(images: Images) -> Scores:
     """Length in bytes of the image as a PNG: Pillow, compress_level 9, adaptive filters, no ancillary chunks.
 
     Lossless, so it is an upper bound on the image's information. The length depends a little on the zlib that Pillow
@@ -139,7 +139,7 @@ IMAGE_STATISTICS: Mapping[str, ImageStatistic] = MappingProxyType(
             ImageStatistic("high_pass_energy", "sharper = in-distribution", high_pass_energy),
             ImageStatistic("total_variation", "steeper local gradients = in-distribution", total_variation),
             ImageStatistic("pixel_std", "more contrast = in-distribution", pixel_std),
-            ImageStatistic("png_bytes", "harder to compress = in-distribution", png_bytes, PNG_CODEC),
+            ImageStatistic("codec_bytes", "harder to compress = in-distribution", codec_bytes, PNG_CODEC),
         )
     }
 )

@@ -1,0 +1,72 @@
+"""From a name or a file to a system: cards say which checkpoint is bundled and where it came from."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baselines import SYSTEMS
+from vaebm.errors import UserError, did_you_mean
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a shipped system is.
+
+    Attributes:
+        title, summary: for people.
+        citation: key in ``leaderboards/references.bib``.
+        training: ``"unsupervised"`` or ``"supervised"``.
+        checkpoint: file in ``baselines/checkpoints``.
+        origin, licence: where the weights come from and on which terms.
+    """
+
+    title: str
+    summary: str
+    citation: str
+    training: str
+    checkpoint: str
+    origin: str
+    licence: str
+
+    @property
+    def path(self) -> Path:
+        """The bundled checkpoint."""
+        return FOLDER / "checkpoints" / self.checkpoint
+
+
+def read_card(name: str) -> Card | None:
+    """Return the card of a shipped system; None for one that another package brings."""
+    path = FOLDER / "cards" / f"{name}.toml"
+    return Card(**tomllib.loads(path.read_text())) if path.is_file() else None
+
+
+def load_system(name: str, path: Path | None = None, *, device: str = "cpu", batch_size: int = 100, seed: int = 0, **options: Any) -> Any:
+    """Build a system from its bundled checkpoint, or from a user's.
+
+    Args:
+        name: a registered system; or any label, when ``path`` is given: then the checkpoint's card says what it is.
+        options: what of the recipe to override; only those that the system knows are passed on.
+
+    Raises:
+        UserError: the name or the file is unknown, or the file is not a checkpoint of a known kind.
+    """
+    from vaebm.checkpoints import load_checkpoint
+
+    if path is None:
+        target, card = SYSTEMS.load(name), read_card(name)
+        if card is None:
+            raise UserError(f"system {name!r} ships no checkpoint: give one with --checkpoint {name}=PATH")
+        path = card.path
+        checkpoint = load_checkpoint(path)
+    else:
+        checkpoint = load_checkpoint(path)
+        if checkpoint.kind not in SYSTEMS:
+            raise UserError(f"--checkpoint {name}={path}: unknown kind {checkpoint.kind!r}.{did_you_mean(checkpoint.kind, SYSTEMS)}")
+        if name in SYSTEMS and name != checkpoint.kind:
+            raise UserError(f"--checkpoint {name}={path}: the file holds a {checkpoint.kind}; name it {checkpoint.kind} or a label of your own")
+        target = SYSTEMS.load(checkpoint.kind)
+    known = {key: value for key, value in options.items() if key in getattr(target, "options", ())}
+    return target.from_checkpoint(checkpoint, device=device, batch_size=batch_size, seed=seed, origin=str(path), **known)

@@ -1,0 +1,196 @@
+"""Score generative models the way the VAEBM paper does.
+
+  python benchmark.py --suite ood                                    bundled models and images, offline
+  python benchmark.py --suite ood --scores mine=scores.npz           your scores, from any framework
+  python benchmark.py --suite ood --checkpoint mine=vaebm.safetensors
+  python benchmark.py --suite ood --ood svhn,textures=my_folder/ --num-images 500
+  python benchmark.py --list
+
+The table goes to stdout, progress to stderr, files to --out: <suite>.json (every row with its provenance), .md, .csv, .tex, plots, and
+the score of every image.
+"""
+
+import os
+import sys
+import time
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from vaebm.cli import named, parse, run, use_device
+from vaebm.errors import UserError
+
+HERE = Path(__file__).parent
+PAPER_OOD = "svhn,cifar10_interp,cifar100,celeba"  # the columns of the paper's Table 6
+
+
+def parser() -> ArgumentParser:
+    """Every option: command line > --config file > default."""
+    options = ArgumentParser(
+        prog="benchmark.py", description=__doc__, exit_on_error=False, allow_abbrev=False, formatter_class=RawDescriptionHelpFormatter
+    )
+    add = options.add_argument
+    add("--config", action="config", help="YAML or JSON file with any of these options")
+    add("--suite", type=str, help="what to measure, or 'all'; --list names the suites")
+    add("--systems", type=str, default="all", help="comma-separated names, 'all', or 'none' for only --checkpoint and --scores")
+    add("--checkpoint", type=str, action="append", default=[], metavar="NAME=PATH", help="native checkpoint: a system's name replaces"
+        " the bundled one, any other name adds a row; repeatable")  # fmt: skip
+    add("--scores", type=str, action="append", default=[], metavar="NAME=FILE.npz", help="your scores, one array per data set, higher ="
+        " more in-distribution; repeatable")  # fmt: skip
+    add("--dataset", type=str, default="cifar10", help="in-distribution set")
+    add("--ood", type=str, default=PAPER_OOD, help="comma-separated sets, by name or NAME=PATH (folder, zip, .npy, .npz)")
+    add("--num-images", type=int, default=1000, help="images per set: its first ones")
+    add("--importance-samples", type=int, default=1, help="K of the bound on log p(x) of VAE-based systems; 1 is the ELBO")
+    add("--interp", type=str, default="neighbours", help="pairing of the interpolated set: neighbours, batches, shuffled")
+    add("--seed", type=int, default=0, help="decides posterior noise, dequantisation and bootstrap")
+    add("--data-root", type=str, default=None, help="folder with data sets, searched first (default: $VAEBM_DATA)")
+    add("--offline", action="store_true", help="never use the network")
+    add("--device", type=str, default="cpu", help="cpu, cuda, cuda:1, ...")
+    add("--batch-size", type=int, default=100, help="images per pass; changes speed and memory, not results")
+    add("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
+    add("--out", type=Path, default=Path("results"), help="folder for results")
+    add("--cache", type=str, default="", help="folder of computed scores (default: the user's cache folder), or 'none'")
+    add("--precision", type=int, default=2, help="decimals of the tables")
+    add("--pdf", action="store_true", help="every plot as PDF, too")
+    add("--no-progress", action="store_true", help="no progress bars")
+    add("--json", action="store_true", help="print the result file to stdout instead of the table")
+    add("--list", action="store_true", help="list suites, systems, data sets and tables")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the front door; return the exit code."""
+    options = parse(parser(), arguments)
+    if options.list:
+        return show_list()
+    from evaluators import SUITES
+
+    if not options.suite:
+        raise UserError(f"--suite: found nothing, needed one of {', '.join(SUITES)} or all (--list describes them)")
+    for name in SUITES if options.suite == "all" else [options.suite]:
+        SUITES[name]  # an unknown name is refused before any work
+    for name, least in (("num_images", 4), ("batch_size", 1), ("importance_samples", 1), ("threads", 0), ("precision", 0)):
+        if options[name] < least:
+            raise UserError(f"--{name.replace('_', '-')} {options[name]}: needed at least {least}")
+    for name in SUITES if options.suite == "all" else [options.suite]:
+        {"ood": run_ood}[name](options)
+    return 0
+
+
+def show_list() -> int:
+    """Print what there is, without importing a network."""
+    from baselines import SYSTEMS
+    from baselines.load import read_card
+    from evaluators import SUITES
+    from leaderboards import BOARDS
+    from vaebm.data import DATASETS
+
+    print("suites:     " + ", ".join(SUITES))
+    print("tables:     " + ", ".join(BOARDS))
+    print("systems:")
+    for name in SYSTEMS:
+        card = read_card(name)
+        print(f"  {name:<14} {card.summary if card else SYSTEMS[name]}" + ("" if card and card.path.is_file() else "  (no weights bundled)"))
+    print("data sets:")
+    for name, info in DATASETS.items():
+        print(f"  {name:<14} {info.title}; {info.licence}")
+    return 0
+
+
+def run_ood(options: Namespace) -> None:
+    """Measure and print the out-of-distribution table."""
+    from evaluators.measurement import write_measurements
+    from evaluators.ood import OODSuite, load_scores
+    from evaluators.provenance import environment
+    from evaluators.score_store import ScoreStore
+    from leaderboards import Style, build_board, render_text, write_board
+    from leaderboards.plots import write_plots
+    from vaebm.data import DataUnavailable
+
+    began = time.perf_counter()
+    scores = {name: load_scores(Path(path)) for name, path in named("--scores", options.scores).items()}
+    systems = load_systems(options)
+    size = next((system.image_shape[:2] for system in systems.values()), None)
+    in_dist = load_set(options.dataset, options, size)
+    outer: dict[str, Any] = {}
+    for spec in filter(None, options.ood.split(",")):
+        try:
+            outer[spec.split("=")[0]] = load_set(spec, options, size)
+        except DataUnavailable as reason:  # its cells stay empty and say so; the rest of the table comes out
+            outer[spec.split("=")[0]] = reason
+    result = OODSuite().run(
+        systems,
+        in_dist,
+        outer,
+        seed=options.seed,
+        store=ScoreStore(cache_folder(options.cache)),
+        progress=not options.no_progress,
+        out=options.out,
+        scores=scores,
+    )
+    path = options.out / "ood.json"
+    header = {"command": "python benchmark.py " + " ".join(sys.argv[1:]), "seconds": round(time.perf_counter() - began, 1), **environment(HERE)}
+    write_measurements(result.rows, path, **header)
+    boards = build_board("ood", result.rows)
+    style = Style(decimals=options.precision)
+    write_board(boards, options.out, "ood", style)
+    whole = {system: {name: terms["score"] for name, terms in sets.items()} for system, sets in result.scores.items()}
+    write_plots(whole, result.rows, options.out, "ood", in_distribution=in_dist.name, pdf=options.pdf)
+    print(path.read_text() if options.json else render_text(boards, style), end="")
+    print(f"{len(result.rows)} rows in {time.perf_counter() - began:.0f} s; files in {options.out}", file=sys.stderr)
+
+
+def load_systems(options: Namespace) -> dict[str, Any]:
+    """Load the systems asked for, wrapped with what decides the meaning of their scores."""
+    from baselines import SYSTEMS
+    from baselines.load import load_system, read_card
+    from evaluators.provenance import code_hash, package_versions
+    from evaluators.subjects import SystemUnderTest
+
+    use_device(options.device, options.threads)
+    given = named("--checkpoint", options.checkpoint)
+    bundled = [name for name in SYSTEMS if (card := read_card(name)) and card.path.is_file()]
+    names = {"all": bundled, "none": []}.get(options.systems, [name for name in options.systems.split(",") if name])
+    version = {"code": code_hash(HERE / "vaebm", HERE / "baselines"), "torch": package_versions()["torch"]}
+    loaded = {}
+    for name in dict.fromkeys([*names, *given]):
+        path = Path(given[name]) if name in given else None
+        if path is None:
+            SYSTEMS[name]
+        system = load_system(
+            name, path, device=options.device, batch_size=options.batch_size, seed=options.seed, importance_samples=options.importance_samples
+        )
+        fingerprint = {**system.fingerprint, **version, "device": options.device.split(":")[0]}
+        loaded[name] = SystemUnderTest(name, system, system.image_shape, system.size, fingerprint, system.protocol)
+    return loaded
+
+
+def load_set(spec: str, options: Namespace, size: tuple[int, int] | None) -> Any:
+    """Load the first images of a set, brought to the systems' size by the one resize path there is."""
+    from vaebm.data import load_images
+
+    return load_images(
+        spec,
+        n=options.num_images,
+        size=size,
+        data_root=options.data_root,
+        download=not options.offline,
+        interp=options.interp,
+        seed=options.seed,
+    )
+
+
+def cache_folder(chosen: str) -> Path | None:
+    """Where scores are kept between runs: --cache, else $VAEBM_CACHE, else the user's cache folder."""
+    if chosen == "none":
+        return None
+    import pooch
+
+    return Path(chosen) if chosen else Path(os.environ.get("VAEBM_CACHE") or pooch.os_cache("vaebm")) / "scores"
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

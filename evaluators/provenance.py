@@ -1,0 +1,49 @@
+"""Where a number comes from: versions, machine, and the code that made it."""
+
+import hashlib
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "numpy", "scipy", "pillow")
+
+
+def code_hash(*packages: Path) -> str:
+    """Return a hash of every Python source file under ``packages``: cached scores of older code are not found again."""
+    digest = hashlib.sha256()
+    for package in packages:
+        for file in sorted(package.rglob("*.py")):
+            digest.update(f"{file.relative_to(package.parent)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that numbers depend on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit(folder: Path) -> str:
+    """Return the commit of the checkout at ``folder`` (``-dirty`` with changes), or "" outside one."""
+    try:
+        run = lambda *words: subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10).stdout
+        return run("rev-parse", "HEAD").strip() + ("-dirty" if run("status", "--porcelain", "--untracked-files=no").strip() else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def environment(folder: Path) -> dict[str, Any]:
+    """Return what a reader needs to repeat a run: versions, commit and kind of machine (no name of it, no path on it)."""
+    return {
+        "packages": package_versions(),
+        "python": platform.python_version(),
+        "commit": commit(folder),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
