@@ -27,7 +27,13 @@ from evaluators.metrics.aupr import average_precision_of_counts
 from evaluators.metrics.auroc import auroc_interval, mean_auroc_interval
 from evaluators.metrics.fpr95 import fpr_of_counts
 from evaluators.metrics.image_statistics import IMAGE_STATISTICS
-from evaluators.metrics.intervals import REPLICATES, Estimate, ranking_bootstrap, standard_deviation
+from evaluators.metrics.intervals import (
+    REPLICATES,
+    Estimate,
+    check_replicates,
+    ranking_bootstrap,
+    standard_deviation,
+)
 from evaluators.metrics.rank_correlation import rank_correlation
 from evaluators.protocols import Images, Scorer, Scores, TermScorer
 from evaluators.score_files import load_scores, save_scores
@@ -106,8 +112,7 @@ class OODSuite:
     needs: ClassVar[tuple[str, ...]] = ("scorer",)
 
     def __init__(self, replicates: int = REPLICATES, coefficients: Sequence[float] = COEFFICIENTS) -> None:
-        if replicates < 1:
-            raise UserError(f"bootstrap: found {replicates} resamples, needed at least 1")
+        check_replicates(replicates)
         self.replicates = replicates
         self.coefficients = tuple(coefficients)
 

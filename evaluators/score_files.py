@@ -37,14 +37,15 @@ def load_scores(path: Path | str, system: str | None = None) -> dict[str, Scores
     if not path.is_file():
         raise UserError(f"{path}: no such file of scores (--scores NAME=FILE.npz)")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: found a single array, needed an .npz with one array per data set")
-            arrays = {name: file[name] for name in file.files}
-    except UserError:
-        raise
+        loaded = np.load(path, allow_pickle=False)
+        arrays = None
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded as file:
+                arrays = {name: file[name] for name in file.files}
     except Exception as error:  # zip, zlib, npy header, a pickle: numpy and zipfile raise what they like
         raise UserError(f"{path}: not an .npz file of plain numbers ({error})") from None
+    if arrays is None:
+        raise UserError(f"{path}: found a single array, needed an .npz with one array per data set")
     if not arrays:
         raise UserError(f"{path}: holds no arrays, needed one per data set")
     chosen = _one_system(path, arrays, system)

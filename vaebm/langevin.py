@@ -32,7 +32,7 @@ def langevin_chain(potential: Potential, start: Sequence[Tensor], *, steps: int,
     """
     state = [part.detach() for part in start]
     for k in range(steps):
-        state = [part.requires_grad_() for part in state]
+        state = [part.detach().requires_grad_() for part in state]  # detached: the caller keeps what was yielded
         with torch.enable_grad():
             gradients = torch.autograd.grad(potential(state).sum(), state)
         state = [

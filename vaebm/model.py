@@ -12,6 +12,7 @@ from vaebm.langevin import TARGETS, langevin, standard_normal_potential
 from vaebm.noise import normal
 from vaebm.nvae import NVAE, GaussianDecoder
 
+OUTPUTS = ("mean", "sample")
 OFFICIAL_LOG_SIGMA_MIN = -2.0  # the released chain differentiates a decoder whose log sigma is clamped here
 
 
@@ -92,6 +93,8 @@ class VAEBM(nn.Module):
         Returns:
             (N, C, H, W); means are not clamped to [0, 1].
         """
+        if output not in OUTPUTS:
+            raise ValueError(f"unknown output {output!r}: needed one of {', '.join(OUTPUTS)}")
         device = next(self.nvae.parameters()).device
         draw = lambda purpose: [normal(seed, seeds, f"{purpose}.{i}", shape, device) for i, shape in enumerate(self.state_shapes)]
         state = self.run_chain(draw("start"), chain, lambda k: draw(f"langevin.{k}"))

@@ -42,8 +42,7 @@ def resample_counts(n: int, replicates: int, seed: int, stratum: int = 0) -> NDA
         and metrics of a run see the same resamples. Strata (0 = in-distribution, 1 = out-of-distribution) are
         independent of each other.
     """
-    if replicates < 1:
-        raise UserError(f"bootstrap: found {replicates} resamples, needed at least 1")
+    check_replicates(replicates)
     # 64-bit draws whatever n is: narrower ones are buffered by numpy and would make the stream depend on how it is cut.
     rng = np.random.default_rng([seed, stratum])
     counts = np.empty((n, replicates), dtype=np.uint16)
@@ -81,6 +80,7 @@ def ranking_bootstrap(
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 13 and 8.
     """
     check_confidence(confidence)
+    check_replicates(replicates)
     p, q = finite_scores(positive, "positive scores"), finite_scores(negative, "negative scores")
     levels, group = np.unique(np.concatenate([p, q]), return_inverse=True)
     group = len(levels) - 1 - group  # best score first
@@ -127,6 +127,12 @@ def check_confidence(confidence: float) -> None:
     """Raises: UserError unless ``0 < confidence < 1``."""
     if not 0 < confidence < 1:
         raise UserError(f"confidence {confidence}: needed a number between 0 and 1, for example 0.95")
+
+
+def check_replicates(replicates: int) -> None:
+    """Raises: UserError unless there is at least one resample."""
+    if replicates < 1:
+        raise UserError(f"bootstrap: found {replicates} resamples, needed at least 1")
 
 
 def _percentiles(value: float, resampled: NDArray[np.float64], confidence: float) -> Estimate:

@@ -33,7 +33,8 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, confidence: float = CONFIDEN
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         raise UserError("rank correlation: all values of one side are equal, so there is no ranking to compare")
     rho = float(np.clip(spearmanr(a, b).statistic, -1, 1))
-    if 1 - abs(rho) < 1e-12:
-        return Estimate(rho, rho, rho)
+    if 1 - abs(rho) < 1e-12:  # +-1 up to rounding
+        exact = math.copysign(1.0, rho)
+        return Estimate(exact, exact, exact)
     half = norm.ppf((1 + confidence) / 2) * math.sqrt((1 + rho**2 / 2) / (len(a) - 3))
     return Estimate(rho, math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half))

@@ -1,0 +1,268 @@
+"""Langevin dynamics and VAEBM: stationary moments, both targets, seeds, and what steps, target and output change."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from tiny import TINY_ENERGY, ConstantEnergy, lively_nvae, noise, unit_images
+from torch import Tensor
+
+from vaebm.energy import EnergyNet, data_dependent_init
+from vaebm.langevin import langevin, langevin_chain, standard_normal_potential
+from vaebm.model import VAEBM, ChainSettings
+from vaebm.noise import normal
+from vaebm.nvae import NVAE
+
+
+def gaussian_noise(seed: int, *shapes: tuple[int, ...]):
+    generator = torch.Generator().manual_seed(seed)
+    return lambda _: [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+def random_state(model: VAEBM, n: int, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, *shape, generator=generator) for shape in model.state_shapes]
+
+
+def model_noise(model: VAEBM, n: int, seed: int = 7):
+    generator = torch.Generator().manual_seed(seed)
+    return lambda _: [torch.randn(n, *shape, generator=generator) for shape in model.state_shapes]
+
+
+def real_vaebm() -> VAEBM:
+    torch.manual_seed(1)
+    energy = EnergyNet(TINY_ENERGY)
+    data_dependent_init(energy, unit_images(16))
+    return VAEBM(lively_nvae(), energy).requires_grad_(False)
+
+
+# The dynamics
+
+
+@pytest.mark.parametrize("eta", [0.05, 1.0])
+def test_long_chain_on_a_quadratic_has_the_mean_and_the_discretisation_bias_of_theory(eta: float) -> None:
+    """For U = (eps - m)^2 / (2 s^2) the chain's stationary law is N(m, s^2 / (1 - eta / (4 s^2)))."""
+    mean, s = torch.tensor([1.5, -2.0], dtype=torch.float64), torch.tensor([1.0, 0.7], dtype=torch.float64)
+    n = 20_000
+    state = langevin(
+        lambda parts: ((parts[0] - mean) / s).square().sum(1) / 2,
+        [torch.zeros(n, 2, dtype=torch.float64)],
+        steps=math.ceil(8 / eta),
+        step_size=eta,
+        noise=gaussian_noise(0, (n, 2)),
+    )[0]
+    variance = s.square() / (1 - eta / (4 * s.square()))
+    # e^-4 of the start is left
+    assert ((state.mean(0) - mean * (1 - (1 - eta / (2 * s.square())).pow(math.ceil(8 / eta)))).abs() < 4 * (variance / n).sqrt()).all()
+    assert ((state.var(0) / variance - 1).abs() < 4 * (2 / n) ** 0.5 + 1e-3).all()
+
+
+def test_one_step_is_the_update_of_the_paper() -> None:
+    a, b = torch.randn(3, 2), torch.randn(3, 1, 2)
+    wa, wb = torch.randn(3, 2), torch.randn(3, 1, 2)
+    after = langevin(
+        lambda s: s[0].pow(3).sum(1) + (s[0][:, :1] * s[1][:, 0]).sum(1), [a, b], steps=1, step_size=0.3, noise=lambda _: [wa, wb]
+    )
+    gradient_a = 3 * a**2
+    gradient_a[:, 0] += b.sum((1, 2))
+    torch.testing.assert_close(after[0], a - 0.15 * gradient_a + 0.3**0.5 * wa)
+    torch.testing.assert_close(after[1], b - 0.15 * a[:, :1, None].expand_as(b) + 0.3**0.5 * wb)
+
+
+def test_chain_yields_every_state_asks_for_noise_by_step_and_leaves_its_start_alone() -> None:
+    start, asked = [torch.randn(4, 3)], []
+    copy = start[0].clone()
+
+    def draws(k: int) -> Sequence[Tensor]:
+        asked.append(k)
+        return [torch.zeros(4, 3)]
+
+    states = list(langevin_chain(standard_normal_potential, start, steps=3, step_size=0.5, noise=draws))
+    assert asked == [0, 1, 2]
+    assert torch.equal(start[0], copy)
+    assert not start[0].requires_grad
+    for k, (state,) in enumerate(states):
+        torch.testing.assert_close(state, copy * 0.75 ** (k + 1))
+        assert not state.requires_grad
+
+
+def test_no_steps_return_the_start() -> None:
+    start = [torch.randn(4, 3), torch.randn(4, 2)]
+    end = langevin(standard_normal_potential, start, steps=0, step_size=1.0, noise=lambda _: [])
+    assert all(torch.equal(a, b) for a, b in zip(start, end, strict=True))
+
+
+def test_chain_works_under_no_grad_and_leaves_parameters_without_gradients() -> None:
+    model = real_vaebm().requires_grad_(True)
+    with torch.no_grad():
+        state = model.run_chain(random_state(model, 2), ChainSettings(2, 0.01), model_noise(model, 2))
+    assert not any(part.requires_grad for part in state)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_standard_normal_potential_is_minus_the_log_density() -> None:
+    eps = [torch.randn(5, 2, 3), torch.randn(5, 4)]
+    log_density = sum(torch.distributions.Normal(0, 1).log_prob(part).flatten(1).sum(1) for part in eps)
+    torch.testing.assert_close(standard_normal_potential(eps), -log_density - 5 * math.log(2 * math.pi))
+
+
+# VAEBM
+
+
+def test_state_is_eps_x_and_then_every_latent_group() -> None:
+    model = real_vaebm()
+    assert model.state_shapes == [(3, 8, 8), (2, 2, 2), (2, 4, 4), (2, 4, 4)]
+
+
+def ar_1(model: VAEBM, seeds: Sequence[int], chain: ChainSettings) -> list[Tensor]:
+    """The chain of a constant energy in closed form: eps <- (1 - eta / 2) eps + sqrt(eta) w, with the noise of every seed."""
+    draw = lambda what: [normal(0, seeds, f"{what}.{i}", shape) for i, shape in enumerate(model.state_shapes)]
+    eps = draw("start")
+    for k in range(chain.steps):
+        eps = [(1 - chain.step_size / 2) * e + chain.step_size**0.5 * w for e, w in zip(eps, draw(f"langevin.{k}"), strict=True)]
+    return eps
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_with_a_constant_energy_samples_are_nvae_samples_of_standard_normal_noise(steps: int) -> None:
+    model, seeds = VAEBM(lively_nvae(), ConstantEnergy()), [5, 6, 7]
+    chain = ChainSettings(steps, 0.2)
+    eps = ar_1(model, seeds, chain)
+    with torch.no_grad():
+        decoder = model.nvae.decoder(model.nvae.decode(eps[1:])[0])
+    expected = {"mean": decoder.mean, "sample": decoder.sample(eps[0])}
+    for output, images in expected.items():
+        found = model.sample(seeds, chain, output=output)
+        if steps == 0:
+            assert torch.equal(found, images)
+        else:
+            torch.testing.assert_close(found, images, rtol=1e-4, atol=1e-5)
+
+
+def test_with_a_constant_energy_long_chains_keep_the_standard_normal() -> None:
+    model, n, eta = VAEBM(lively_nvae(), ConstantEnergy()).requires_grad_(False), 32, 0.5
+    state = model.run_chain(random_state(model, n), ChainSettings(25, eta), model_noise(model, n))
+    variance = 1 / (1 - eta / 4)
+    for part in state:
+        assert abs(part.mean()) < 4 * (variance / part.numel()) ** 0.5
+        assert abs(part.var() / variance - 1) < 4 * (2 / part.numel()) ** 0.5
+
+
+def log_sigma_sum(nvae: NVAE, eps: Sequence[Tensor]) -> Tensor:
+    """Return sum log sigma over every latent and pixel, (N,), from densities alone: log N(eps) - log p(z(eps))."""
+    logits, z, log_pz = nvae.decode(eps[1:])
+    log_n = sum(torch.distributions.Normal(0, 1).log_prob(part).flatten(1).sum(1) for part in eps[1:])
+    return log_n - log_pz + nvae.decoder(logits).dist.sigma.log().flatten(1).sum(1)
+
+
+def wide_scales(nvae: NVAE) -> NVAE:
+    """Let sigma of the later groups depend strongly on the earlier latents, and keep images away from their clamps."""
+    for sampler in nvae.dec_sampler:
+        sampler[1].log_weight_norm.data[nvae.config.latents_per_group :] += 1.0
+    channels = nvae.config.image_channels
+    nvae.image_conditional[1].log_weight_norm.data -= 2.0
+    nvae.image_conditional[1].bias.data[:channels] = 0.0
+    nvae.image_conditional[1].bias.data[channels:] = -1.5
+    return nvae
+
+
+def test_official_potential_is_the_papers_plus_the_sum_of_log_scales() -> None:
+    """Where no clamp bites: -log p(z) - log p(x | z) = ||eps||^2 / 2 + sum log sigma + D / 2 log 2 pi."""
+    base = real_vaebm()
+    model = VAEBM(wide_scales(base.nvae), base.energy).requires_grad_(False)
+    eps = random_state(model, 6)
+    eps[0] = eps[0] / 3
+    x, decoder, _ = model.decode(eps)
+    assert x.min() > 0
+    assert x.max() < 1
+    assert decoder.dist.sigma.min() > math.exp(-2) + 0.01
+    dimensions = sum(part[0].numel() for part in eps)
+    difference = model.potential("official")(eps) - model.potential("paper")(eps)
+    expected = log_sigma_sum(model.nvae, eps) + dimensions / 2 * math.log(2 * math.pi)
+    assert expected.std() > 0.3
+    torch.testing.assert_close(difference, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_official_potential_scores_x_with_the_log_scale_clamped_at_minus_2() -> None:
+    model = VAEBM(lively_nvae(), ConstantEnergy(0.0)).requires_grad_(False)
+    model.nvae.image_conditional[1].bias.data[3:] = -6.0
+    eps = random_state(model, 4)
+    logits, _, log_pz = model.nvae.decode(eps[1:])
+    mu, log_sigma = (5 * torch.tanh(part / 5) for part in logits.chunk(2, 1))
+    assert log_sigma.max() < -2
+    y = (mu + (log_sigma.exp() + 0.01) * eps[0]).clamp(-1, 1)
+    log_pxz = torch.distributions.Normal(mu, math.exp(-2) + 0.01).log_prob(y).sum((1, 2, 3))
+    torch.testing.assert_close(model.potential("official")(eps), -log_pz - log_pxz, rtol=1e-4, atol=1e-3)
+
+
+def test_official_target_drifts_to_small_scales_without_any_energy_and_the_papers_does_not() -> None:
+    model, n = VAEBM(wide_scales(lively_nvae()), ConstantEnergy(0.0)).requires_grad_(False), 96
+    start = random_state(model, n)
+    change = {}
+    for target in ("paper", "official"):
+        end = model.run_chain(start, ChainSettings(30, 0.1, target), model_noise(model, n))
+        change[target] = log_sigma_sum(model.nvae, end) - log_sigma_sum(model.nvae, start)
+    error = lambda values: values.std() / n**0.5
+    assert abs(change["paper"].mean()) < 4 * error(change["paper"])
+    assert change["official"].mean() < -8 * error(change["official"])
+
+
+def test_chains_lower_the_energy_and_the_potential_is_energy_plus_prior() -> None:
+    model = real_vaebm()
+    eps = random_state(model, 16)
+    torch.testing.assert_close(model.potential("paper")(eps), model.energy(model.decode(eps)[0]) + standard_normal_potential(eps))
+    silent = lambda _: [torch.zeros(16, *shape) for shape in model.state_shapes]
+    state = model.run_chain(eps, ChainSettings(5, 1e-3), silent)
+    assert (model.potential("paper")(state) < model.potential("paper")(eps)).all()
+    assert model.energy(model.decode(state)[0]).mean() < model.energy(model.decode(eps)[0]).mean()
+
+
+def test_image_of_a_seed_does_not_depend_on_the_other_seeds_or_their_order() -> None:
+    model, chain = real_vaebm(), ChainSettings(3, 0.01)
+    together = model.sample([11, 12, 13, 14], chain)
+    torch.testing.assert_close(model.sample([14, 12], chain), together[[3, 1]], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.sample([13], chain), together[2:3], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_sampling_leaves_the_global_generator_alone() -> None:
+    model = real_vaebm()
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    model.sample([1], ChainSettings(1, 0.1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_steps_step_size_target_and_output_take_effect() -> None:
+    model = real_vaebm()
+    draw = lambda steps=2, eta=0.01, target="paper", output="sample": model.sample([1, 2], ChainSettings(steps, eta, target), output=output)
+    base = draw()
+    assert torch.equal(base, draw())
+    for other in (draw(steps=3), draw(eta=0.02), draw(target="official"), draw(output="mean")):
+        assert (base - other).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"), [({"steps": -1}, "-1"), ({"step_size": 0.0}, "step_size"), ({"step_size": math.nan}, "nan"), ({"target": "papr"}, "papr")]
+)
+def test_chain_settings_name_what_is_wrong(settings: dict, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        ChainSettings(**settings)
+
+
+def test_unknown_output_is_refused_by_name_before_any_work() -> None:
+    with pytest.raises(ValueError, match="median"):
+        real_vaebm().sample([1], ChainSettings(10_000_000, 0.01), output="median")
+
+
+@torch.no_grad()
+def test_log_density_is_the_bound_minus_the_energy() -> None:
+    model, x = real_vaebm(), unit_images(4)
+    eps = [noise(model.nvae, 4, seed) for seed in range(3)]
+    found = model.log_density(x, eps)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, model.nvae.log_prob_bound(x, eps) - model.energy(x).double())
+    constant = VAEBM(model.nvae, ConstantEnergy(2.5)).log_density(x, eps)
+    torch.testing.assert_close(constant, model.nvae.log_prob_bound(x, eps) - 2.5)
