@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.common import batches, check_images, override
 from vaebm.checkpoints import Checkpoint, load_weights
-from vaebm.errors import UserError, did_you_mean
+from vaebm.errors import UserError
 from vaebm.noise import content_keys, normal, uniform
 
 
@@ -310,6 +311,7 @@ class GlowSystem:
     """
 
     kind = "glow"
+    options = ("temperature",)
 
     def __init__(
         self,
@@ -376,51 +378,24 @@ class GlowSystem:
     def score(self, images: np.ndarray) -> np.ndarray:
         """Return log p (float64, (N,)) in nats of uint8 images (N, H, W, C)."""
         check_images(images, self.image_shape)
-        scores = np.empty(len(images))
-        for start in range(0, len(images), self.batch_size):
-            part = images[start : start + self.batch_size]
-            height, width, channels = self.image_shape
+        height, width, channels = self.image_shape
+        scores = [np.empty(0)]
+        for part in batches(images, self.batch_size):
             u = uniform(self.seed, content_keys(part), "dequantisation", (channels, height, width), self.device)
             bytes_ = torch.from_numpy(part.transpose(0, 3, 1, 2).copy()).to(self.device)
-            scores[start : start + len(part)] = image_log_prob(self.glow, bytes_, u).double().cpu().numpy()
-        return scores
+            scores.append(image_log_prob(self.glow, bytes_, u).double().cpu().numpy())
+        return np.concatenate(scores)
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> np.ndarray:
         """Return one uint8 image (N, H, W, C) per seed."""
         out = [np.empty((0, *self.image_shape), dtype=np.uint8)]
-        for start in range(0, len(seeds), self.batch_size):
-            part = seeds[start : start + self.batch_size]
+        for part in batches(seeds, self.batch_size):
             eps = [
                 normal(self.seed, part, f"eps_z.{i}", shape, self.device) for i, shape in enumerate(self.glow.z_shapes)
             ]
             x = self.glow.decode(eps, self.sampling.temperature)
-            # The inverse of a trained flow can overflow far from the data; such a pixel becomes mid-grey instead of
-            # undefined.
+            # The inverse of a flow can overflow far from the data: such a pixel becomes mid-grey, not undefined.
             levels = ((x.nan_to_num(0.0, 1.0, -1.0) + 0.5) * 256).floor().clamp(0, 255)
             out.append(levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(out)
-
-
-def override(recipe: dict[str, Any], options: dict[str, Any], origin: str) -> dict[str, Any]:
-    """Replace entries of a card's sampling recipe.
-
-    Raises:
-        UserError: an option that the recipe does not have.
-    """
-    for name in options:
-        if name not in recipe:
-            raise UserError(f"{origin}: unknown option {name!r}.{did_you_mean(name, recipe)}")
-    return {**recipe, **options}
-
-
-def check_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> None:
-    """Refuse anything but uint8 (N, *image_shape).
-
-    Raises:
-        UserError: with what was found and what was needed.
-    """
-    if images.dtype != np.uint8 or images.shape[1:] != tuple(image_shape):
-        raise UserError(
-            f"images: found {images.dtype} {images.shape}, needed uint8 (N, {', '.join(map(str, image_shape))})"
-        )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from baselines.glow import check_images, override
+from baselines.common import batches, check_images, override
 from vaebm.checkpoints import Checkpoint, load_weights
 from vaebm.errors import UserError
 from vaebm.noise import normal, uniform
@@ -162,6 +162,7 @@ class IGEBMSystem:
     """
 
     kind = "igebm"
+    options = ("steps", "step_size", "noise_scale", "gradient_clip")
 
     def __init__(
         self,
@@ -224,19 +225,18 @@ class IGEBMSystem:
     def score(self, images: np.ndarray) -> np.ndarray:
         """Return -E (float64, (N,)) of uint8 images (N, H, W, C)."""
         check_images(images, self.image_shape)
-        scores = np.empty(len(images))
-        for start in range(0, len(images), self.batch_size):
-            part = torch.from_numpy(images[start : start + self.batch_size].transpose(0, 3, 1, 2).copy())
-            scores[start : start + len(part)] = -self.energy(to_unit(part.to(self.device))).double().cpu().numpy()
-        return scores
+        scores = [np.empty(0)]
+        for part in batches(images, self.batch_size):
+            x = to_unit(torch.from_numpy(part.transpose(0, 3, 1, 2).copy()).to(self.device))
+            scores.append(-self.energy(x).double().cpu().numpy())
+        return np.concatenate(scores)
 
     def sample(self, seeds: Sequence[int]) -> np.ndarray:
         """Return one uint8 image (N, H, W, C) per seed."""
         height, width, channels = self.image_shape
         shape = (channels, height, width)
         out = [np.empty((0, *self.image_shape), dtype=np.uint8)]
-        for start in range(0, len(seeds), self.batch_size):
-            part = seeds[start : start + self.batch_size]
+        for part in batches(seeds, self.batch_size):
             x = uniform(self.seed, part, "x_0", shape, self.device)
             noise = lambda k, part=part: normal(self.seed, part, f"langevin.{k}", shape, self.device)
             out.append(to_uint8(run_chains(self.energy, x, noise, self.sampling)))

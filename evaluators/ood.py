@@ -23,18 +23,13 @@ from tqdm import tqdm
 from evaluators.measurement import Measurement
 from evaluators.metrics import image_statistics
 from evaluators.metrics.arrays import finite_scores
-from evaluators.metrics.aupr import average_precision_of_counts
+from evaluators.metrics.aupr import aupr
 from evaluators.metrics.auroc import auroc_interval, mean_auroc_interval
-from evaluators.metrics.fpr95 import fpr_of_counts
+from evaluators.metrics.fpr95 import fpr95
 from evaluators.metrics.image_statistics import IMAGE_STATISTICS
-from evaluators.metrics.intervals import (
-    REPLICATES,
-    Estimate,
-    check_replicates,
-    ranking_bootstrap,
-    standard_deviation,
-)
+from evaluators.metrics.intervals import REPLICATES, Estimate, check_replicates
 from evaluators.metrics.rank_correlation import rank_correlation
+from evaluators.metrics.standard_deviation import standard_deviation
 from evaluators.protocols import Images, Scorer, Scores, TermScorer
 from evaluators.score_files import load_scores, save_scores
 from evaluators.score_store import ScoreFunction, ScoreStore, source_hash
@@ -197,7 +192,7 @@ class OODSuite:
 
     def _headline(self, system: _Scored, data: _Data, seed: int) -> list[Measurement]:
         """auroc, aupr, fpr95 per outer set, then the mean."""
-        bootstrap = f"stratified percentile bootstrap, {self.replicates} resamples, 95 %"
+        bootstrap = f"stratified bootstrap, {self.replicates} resamples"
         names = _term_names(system, data)
         caveat = f"moves with the scale of {names[-1]}: see auroc_at_coefficient" if len(names) > 1 else ""
         rows = []
@@ -207,17 +202,19 @@ class OODSuite:
                 rows += [_empty(system, data, dataset, metric, reason, seed) for metric in METRICS]
                 continue
             inside, outside = system.terms[data.in_dist.name][SCORE], system.terms[dataset][SCORE]
-            statistics = {"aupr": average_precision_of_counts, "fpr95": fpr_of_counts}
-            found = ranking_bootstrap(inside, outside, statistics, seed=seed, replicates=self.replicates)
-            found["auroc"] = auroc_interval(inside, outside)
-            details: dict[str, dict[str, Any]] = {
-                "auroc": {"interval": _DELONG},
-                "aupr": {"interval": bootstrap, "base_rate": len(inside) / (len(inside) + len(outside))},
-                "fpr95": {"interval": bootstrap},
+            ranked = _row(system, data, dataset, "auroc", auroc_interval(inside, outside), seed, interval=_DELONG)
+            precision = aupr(inside, outside, seed=seed, replicates=self.replicates)
+            details: dict[str, Any] = {
+                "interval": f"{bootstrap}, logit scale, 95 %",
+                "base_rate": precision.base_rate,
             }
-            for metric in METRICS:
-                row = _row(system, data, dataset, metric, found[metric], seed, **details[metric])
-                rows.append(dataclasses.replace(row, note=caveat if metric == "auroc" else ""))
+            exact = f"{bootstrap}, percentiles and Clopper-Pearson, 95 %"
+            accepted = fpr95(inside, outside, seed=seed, replicates=self.replicates)
+            rows += [
+                dataclasses.replace(ranked, note=caveat),
+                _row(system, data, dataset, "aupr", precision, seed, **details),
+                _row(system, data, dataset, "fpr95", accepted, seed, interval=exact),
+            ]
         return rows + _mean_row(system, data, SCORE, seed)
 
     def _diagnostics(self, system: _Scored, data: _Data, seed: int) -> list[Measurement]:

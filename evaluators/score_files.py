@@ -37,11 +37,11 @@ def load_scores(path: Path | str, system: str | None = None) -> dict[str, Scores
     if not path.is_file():
         raise UserError(f"{path}: no such file of scores (--scores NAME=FILE.npz)")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = None
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded as file:
-                arrays = {name: file[name] for name in file.files}
+        # Opened here: numpy leaves the handle open when the zip is damaged.
+        with path.open("rb") as handle:
+            file = np.load(handle, allow_pickle=False)
+            found = isinstance(file, np.lib.npyio.NpzFile)
+            arrays = {name: file[name] for name in file.files} if found else None
     except Exception as error:  # zip, zlib, npy header, a pickle: numpy and zipfile raise what they like
         raise UserError(f"{path}: not an .npz file of plain numbers ({error})") from None
     if arrays is None:

@@ -153,7 +153,8 @@ def _read(path: Path, key_text: str, n: int) -> dict[str, Scores] | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: numpy leaves the handle open when the zip is damaged.
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             terms = {name.removeprefix(_TERM): file[name] for name in file.files if name.startswith(_TERM)}
             intact = str(file["key"]) == key_text and str(file["checksum"]) == _checksum(key_text, terms)
     except Exception:  # zip, zlib, npy header, missing entry: whatever is wrong with the bytes, the answer is the same

@@ -70,12 +70,12 @@ class VAEBM(nn.Module):
 
         def paper(eps: Sequence[Tensor]) -> Tensor:
             x, _, _ = self.decode(eps)
-            return self.energy(x) + standard_normal_potential(eps)
+            return self.energy(x).float() + standard_normal_potential(eps)
 
         def official(eps: Sequence[Tensor]) -> Tensor:
             logits, _, log_pz = self.nvae.decode(eps[1:])
             x = self.nvae.decoder(logits).sample(eps[0])
-            return self.energy(x) - log_pz - GaussianDecoder.from_logits(logits, OFFICIAL_LOG_SIGMA_MIN).log_prob(x)
+            return self.energy(x).float() - log_pz - GaussianDecoder.from_logits(logits, OFFICIAL_LOG_SIGMA_MIN).log_prob(x)
 
         return {"paper": paper, "official": official}[target]
 

@@ -18,6 +18,11 @@ def _digest(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
 
 
+def _generator(stream: int, key: int) -> np.random.Generator:
+    """Philox takes a 128-bit key: 64 bits say what for, 64 bits say for whom. (A plain list would pass through float64 and lose bits.)"""
+    return np.random.Generator(np.random.Philox(key=np.array([stream, int(key) & (2**64 - 1)], dtype=np.uint64)))
+
+
 def normal(seed: int, keys: Sequence[int], purpose: str, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """Draw standard normal noise, one independent stream per key.
 
@@ -33,8 +38,7 @@ def normal(seed: int, keys: Sequence[int], purpose: str, shape: tuple[int, ...],
     stream = _digest(seed, purpose)
     out = np.empty((len(keys), *shape), dtype=np.float32)
     for row, key in zip(out, keys, strict=True):
-        # Philox takes a 128-bit key: 64 bits say what for, 64 bits say for whom.
-        np.random.Generator(np.random.Philox(key=[stream, int(key) & (2**64 - 1)])).standard_normal(out=row, dtype=np.float32)
+        _generator(stream, key).standard_normal(out=row, dtype=np.float32)
     return torch.from_numpy(out).to(device)
 
 
@@ -47,7 +51,7 @@ def uniform(seed: int, keys: Sequence[int], purpose: str, shape: tuple[int, ...]
     stream = _digest(seed, purpose)
     out = np.empty((len(keys), *shape), dtype=np.float32)
     for row, key in zip(out, keys, strict=True):
-        np.random.Generator(np.random.Philox(key=[stream, int(key) & (2**64 - 1)])).random(out=row, dtype=np.float32)
+        _generator(stream, key).random(out=row, dtype=np.float32)
     return torch.from_numpy(out).to(device)
 
 

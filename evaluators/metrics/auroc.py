@@ -15,6 +15,7 @@ from scipy.stats import norm, rankdata
 
 from evaluators.metrics.arrays import finite_scores
 from evaluators.metrics.intervals import CONFIDENCE, Estimate, check_confidence
+from evaluators.metrics.logit_interval import logit_interval
 from vaebm.errors import UserError
 
 
@@ -99,7 +100,7 @@ def auroc_interval(in_scores: ArrayLike, out_scores: ArrayLike, *, confidence: f
     check_confidence(confidence)
     v10, v01 = _at_least_two(in_scores, out_scores)
     value = auroc(in_scores, out_scores)
-    return _logit_interval(value, _variance(v10, v01), min(len(v10), len(v01)), confidence)
+    return _interval(value, _variance(v10, v01), min(len(v10), len(v01)), confidence)
 
 
 def mean_auroc_interval(
@@ -132,7 +133,7 @@ def mean_auroc_interval(
     if variance == 0:
         each = [auroc_interval(in_scores, out, confidence=1 - (1 - confidence) / len(parts)) for out in out_scores]
         return Estimate(value, float(np.mean([e.low for e in each])), float(np.mean([e.high for e in each])))
-    return _logit_interval(value, variance, 0, confidence)
+    return _interval(value, variance, 0, confidence)
 
 
 def auroc_difference(
@@ -175,8 +176,8 @@ def auroc_difference(
     if difference == 0 and 0 < value_a < 1:
         return AUROCDifference(0.0, 0.0, 0.0, p=1.0)
     each = (1 + confidence) / 2
-    a = _logit_interval(value_a, _variance(v10_a, v01_a), k, each)
-    b = _logit_interval(value_b, _variance(v10_b, v01_b), k, each)
+    a = _interval(value_a, _variance(v10_a, v01_a), k, each)
+    b = _interval(value_b, _variance(v10_b, v01_b), k, each)
     return AUROCDifference(difference, a.low - b.high, a.high - b.low, p=1.0 if difference == 0 else 2.0 ** (1 - k))
 
 
@@ -195,7 +196,7 @@ def _variance(v10: NDArray[np.float64], v01: NDArray[np.float64]) -> float:
     return _share(v10) + _share(v01)
 
 
-def _logit_interval(value: float, variance: float, pairs: int, confidence: float) -> Estimate:
+def _interval(value: float, variance: float, pairs: int, confidence: float) -> Estimate:
     if variance == 0:
         bound = ((1 - confidence) / 2) ** (1 / pairs)
         if value >= 1 - 1e-12:
@@ -203,10 +204,4 @@ def _logit_interval(value: float, variance: float, pairs: int, confidence: float
         if value <= 1e-12:
             return Estimate(value, 0.0, 1 - bound)
         return Estimate(value, value, value)  # every score is equal: it is 0.5 for any sample
-    half = norm.ppf((1 + confidence) / 2) * math.sqrt(variance) / (value * (1 - value))
-    centre = math.log(value / (1 - value))
-    return Estimate(value, _expit(centre - half), _expit(centre + half))
-
-
-def _expit(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+    return logit_interval(value, math.sqrt(variance), confidence)

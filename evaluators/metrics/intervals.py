@@ -1,11 +1,11 @@
-"""Percentile bootstrap for metrics that depend on the scores through their ranking alone.
+"""Bootstrap for metrics that depend on the scores through their ranking alone.
 
 Such a metric is a function of how many positives and negatives stand at or above each distinct score. A resample of the
 images only changes these counts, so 1,000 resamples are one (scores x resamples) integer matrix and no score is sorted
 twice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,7 +26,7 @@ _BLOCK = 200_000  # count-matrix entries worked on at once: fits a processor cac
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its interval, ``low <= high``; ``nan`` ends mean that the sample is too small for one."""
+    """A number and its interval, ``low <= high``."""
 
     value: float
     low: float
@@ -41,9 +41,11 @@ def resample_counts(n: int, replicates: int, seed: int, stratum: int = 0) -> NDA
         Read-only uint16 (n, replicates); every column sums to ``n``. It depends on the arguments alone, so all systems
         and metrics of a run see the same resamples. Strata (0 = in-distribution, 1 = out-of-distribution) are
         independent of each other.
+
+    Raises:
+        UserError: no resamples.
     """
     check_replicates(replicates)
-    # 64-bit draws whatever n is: narrower ones are buffered by numpy and would make the stream depend on how it is cut.
     rng = np.random.default_rng([seed, stratum])
     counts = np.empty((n, replicates), dtype=np.uint16)
     for column in range(replicates):
@@ -52,75 +54,67 @@ def resample_counts(n: int, replicates: int, seed: int, stratum: int = 0) -> NDA
     return counts
 
 
-def ranking_bootstrap(
+def bootstrap_ranking(
     positive: ArrayLike,
     negative: ArrayLike,
-    statistics: Mapping[str, RankingStatistic],
+    statistic: RankingStatistic,
     *,
     seed: int = 0,
     replicates: int = REPLICATES,
-    confidence: float = CONFIDENCE,
-) -> dict[str, Estimate]:
-    """Value and stratified percentile-bootstrap interval of several ranking metrics on the same resamples.
+) -> tuple[float, NDArray[np.float64]]:
+    """Value of a ranking metric and its values on stratified resamples.
 
-    Positives and negatives are resampled separately, each with replacement to its own size, so the base rate stays what
-    it is. The interval runs from the (1 - confidence)/2 to the (1 + confidence)/2 quantile of the resampled values
-    (linear interpolation).
+    Positives and negatives are resampled separately, each with replacement to its own size, so the base rate stays.
 
     Args:
         positive, negative: finite scores (m,), (n,); higher = positive.
-        statistics: name -> function of two integer matrices (G, B): the number of positives and of negatives at or
-            above each of G distinct scores, best score first, in each of B resamples (so the last row is all of them);
-            it returns float64 (B,).
-        seed: seed of the resamples.
+        statistic: function of two integer matrices (G, B): the number of positives and of negatives at or above each of
+            G distinct scores, best score first, in each of B resamples (so the last row is all of them); it returns
+            float64 (B,).
+        seed, replicates: of the resamples.
+
+    Returns:
+        The value, and float64 (replicates,).
 
     Raises:
         UserError: empty, NaN or infinite scores, or no resamples.
 
-    Reference: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 13 and 8.
+    Reference: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 8.
     """
-    check_confidence(confidence)
     check_replicates(replicates)
     p, q = finite_scores(positive, "positive scores"), finite_scores(negative, "negative scores")
     levels, group = np.unique(np.concatenate([p, q]), return_inverse=True)
     group = len(levels) - 1 - group  # best score first
-    members = (group[: len(p)], group[len(p) :])
-    observed = [np.cumsum(np.bincount(part, minlength=len(levels)), dtype=np.int32)[:, None] for part in members]
-    values = {name: float(statistic(*observed)[0]) for name, statistic in statistics.items()}
+    parts = []
+    for stratum, members in enumerate((group[: len(p)], group[len(p) :])):
+        order = np.argsort(members, kind="stable")
+        present, first = np.unique(members[order], return_index=True)
+        parts.append((resample_counts(len(members), replicates, seed, stratum), order, present, first))
 
-    resampled: dict[str, list[NDArray[np.float64]]] = {name: [] for name in statistics}
+    resampled = []
     width = max(1, _BLOCK // len(levels))
-    orders = [np.argsort(part, kind="stable") for part in members]
     for start in range(0, replicates, width):
         block = []
-        for stratum, (part, order) in enumerate(zip(members, orders, strict=True)):
-            drawn = resample_counts(len(part), replicates, seed, stratum)[:, start : start + width]
-            counts = np.zeros((len(levels), drawn.shape[1]), dtype=np.int32)
-            present, first = np.unique(part[order], return_index=True)
-            counts[present] = np.add.reduceat(drawn[order], first, axis=0, dtype=np.int32)
+        for drawn, order, present, first in parts:
+            columns = drawn[:, start : start + width]
+            counts = np.zeros((len(levels), columns.shape[1]), dtype=np.int32)
+            drawn_in_order = columns[order]
+            ties = len(first) < len(order)
+            counts[present] = np.add.reduceat(drawn_in_order, first, axis=0, dtype=np.int32) if ties else drawn_in_order
             block.append(np.cumsum(counts, axis=0, dtype=np.int32))
-        for name, statistic in statistics.items():
-            resampled[name].append(statistic(block[0], block[1]))
-    return {name: _percentiles(values[name], np.concatenate(resampled[name]), confidence) for name in statistics}
+        resampled.append(statistic(*block))
+
+    observed = [
+        np.cumsum(np.bincount(g, minlength=len(levels)), dtype=np.int32) for g in (group[: len(p)], group[len(p) :])
+    ]
+    value = statistic(observed[0][:, None], observed[1][:, None])
+    return float(value[0]), np.concatenate(resampled)
 
 
-def standard_deviation(
-    values: ArrayLike, *, seed: int = 0, replicates: int = REPLICATES, confidence: float = CONFIDENCE
-) -> Estimate:
-    """Sample standard deviation (divisor N - 1) in the units of ``values`` (N >= 2), with a percentile-bootstrap
-    interval.
-
-    Raises:
-        UserError: fewer than two values, NaN or infinity.
-    """
-    check_confidence(confidence)
-    x = finite_scores(values, "values", at_least=2)
-    n, value = len(x), float(np.std(x, ddof=1))
-    centred = x - x.mean()  # so that the difference of squares below loses no digits
-    drawn = resample_counts(n, replicates, seed).T.astype(np.float64)
-    mean, square = drawn @ centred / n, drawn @ centred**2 / n
-    resampled = np.sqrt(np.maximum(square - mean**2, 0) * n / (n - 1))
-    return _percentiles(value, resampled, confidence)
+def percentiles(resampled: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """The (1 - confidence)/2 and (1 + confidence)/2 quantiles of resampled values (linear interpolation)."""
+    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 def check_confidence(confidence: float) -> None:
@@ -130,11 +124,6 @@ def check_confidence(confidence: float) -> None:
 
 
 def check_replicates(replicates: int) -> None:
-    """Raises: UserError unless there is at least one resample."""
-    if replicates < 1:
-        raise UserError(f"bootstrap: found {replicates} resamples, needed at least 1")
-
-
-def _percentiles(value: float, resampled: NDArray[np.float64], confidence: float) -> Estimate:
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(value, float(low), float(high))
+    """Raises: UserError unless there are at least two resamples."""
+    if replicates < 2:
+        raise UserError(f"bootstrap: found {replicates} resamples, needed at least 2")

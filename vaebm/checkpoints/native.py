@@ -55,10 +55,17 @@ def save_checkpoint(path: Path, weights: dict[str, Tensor], card: dict[str, Any]
         stored[name] = (value.half() if half and value.is_floating_point() and value.dim() >= 2 else value).contiguous()
     payload = save_safetensors(stored)
     card = {"format": FORMAT, **card, "sha256": hashlib.sha256(payload).hexdigest()}
-    for target, content in ((path, payload), (path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())):
-        partial = target.with_name(target.name + ".partial")
-        partial.write_bytes(content)
-        os.replace(partial, target)
+    contents = {path: payload, path.with_suffix(".json"): (json.dumps(card, indent=1) + "\n").encode()}
+    partials = {target: target.with_name(target.name + ".partial") for target in contents}
+    try:
+        # Both are complete on disk before either takes its place: an interrupted save leaves an older pair as it was.
+        for target, content in contents.items():
+            partials[target].write_bytes(content)
+        for target, partial in partials.items():
+            os.replace(partial, target)
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -44,6 +44,7 @@ class EBMTraining:
         negatives: ``"sample"`` (x ~ p(x | z)) or ``"mean"`` (the decoder mean, clamped to [0, 1]).
         noise: standard deviation of the noise added to data and negatives alike, in [0, 1] units.
         clip: bound every gradient element by 3 sqrt(v) + 0.1 with Adam's second moment v (as IGEBM does).
+        bf16: run the chains (not the update of E) under bfloat16 autocast.
         ema: decay of the averaged energy, which is the one that is kept.
         buffer_size: chain starts eps_z kept for re-use; 0 starts every chain afresh.
         buffer_probability, buffer_anneal: share of chains started from the buffer, reached linearly over that many updates.
@@ -65,6 +66,7 @@ class EBMTraining:
     negatives: str = "sample"
     noise: float = 0.0
     clip: bool = True
+    bf16: bool = False
     ema: float = 0.99
     buffer_size: int = 0
     buffer_probability: float = 0.6
@@ -92,8 +94,7 @@ class EBMTask:
         self.model.nvae.eval().requires_grad_(False)
         self.energy: EnergyNet = self.model.energy  # type: ignore[assignment]
         self.batches = Batches(images, training.batch_size, seed)
-        for i in range(INIT_BATCHES):
-            data_dependent_init(self.energy, self._data(i + 1))
+        data_dependent_init(self.energy, torch.cat([self._data(i + 1) for i in range(INIT_BATCHES)]))
         self.spectral = SpectralRegulariser(self.energy).to(device)
         self.optimizer = torch.optim.Adam(
             self.energy.parameters(),
@@ -139,7 +140,8 @@ class EBMTask:
         start[1:] = self.buffer.mix(start[1:], share)
         self.energy.requires_grad_(False)
         first = self._negative(start)
-        state = self.model.run_chain(start, training.chain, lambda _: self._draw(n))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=training.bf16):
+            state = self.model.run_chain(start, training.chain, lambda _: self._draw(n))
         last = self._negative(state)
         with torch.no_grad():
             first_energy = self.energy(first)

@@ -13,6 +13,7 @@ A run lives in one folder::
 import csv
 import math
 import os
+import pickle
 import signal
 import sys
 import time
@@ -174,8 +175,15 @@ def _save(path: Path, task: Task, step: int) -> None:
 
 
 def restore(path: Path, task: Task) -> int:
-    """Load a state written by :func:`fit` into ``task``; return its update."""
-    saved = torch.load(path, weights_only=True, map_location="cpu")
+    """Load a state written by :func:`fit` into ``task``; return its update.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: not a state of a training run, or truncated ({type(error).__name__})") from None
     for name, part in task.state().items():
         part.load_state_dict(saved[name])
     return int(saved["step"])
