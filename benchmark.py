@@ -147,14 +147,15 @@ def load_systems(options: Namespace) -> dict[str, Any]:
     """Load the systems asked for, wrapped with what decides the meaning of their scores."""
     from baselines import SYSTEMS
     from baselines.load import load_system, read_card
-    from evaluators.provenance import code_hash, package_versions
+    from evaluators.provenance import package_versions
+    from evaluators.score_store import source_hash
     from evaluators.subjects import SystemUnderTest
 
     use_device(options.device, options.threads)
     given = named("--checkpoint", options.checkpoint)
     bundled = [name for name in SYSTEMS if (card := read_card(name)) and card.path.is_file()]
     names = {"all": bundled, "none": []}.get(options.systems, [name for name in options.systems.split(",") if name])
-    version = {"code": code_hash(HERE / "vaebm", HERE / "baselines"), "torch": package_versions()["torch"]}
+    version = {"code": source_hash([*HERE.glob("vaebm/**/*.py"), *HERE.glob("baselines/**/*.py")]), "torch": package_versions()["torch"]}
     loaded = {}
     for name in dict.fromkeys([*names, *given]):
         path = Path(given[name]) if name in given else None

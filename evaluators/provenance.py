@@ -1,6 +1,5 @@
 """Where a number comes from: versions, machine, and the code that made it."""
 
-import hashlib
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -8,15 +7,6 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "numpy", "scipy", "pillow")
-
-
-def code_hash(*packages: Path) -> str:
-    """Return a hash of every Python source file under ``packages``: cached scores of older code are not found again."""
-    digest = hashlib.sha256()
-    for package in packages:
-        for file in sorted(package.rglob("*.py")):
-            digest.update(f"{file.relative_to(package.parent)}\0".encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def package_versions() -> dict[str, str]:

@@ -39,7 +39,9 @@ def forbidden(source: str, module: str, is_package: bool = False) -> list[str]:
     wing = module.split(".")[0]
     allowed = (wing, *ALLOWED[wing])
     inside = lambda name, parents: any(name == parent or name.startswith(parent + ".") for parent in parents)
-    return sorted(name for name in imports(source, module, is_package) if inside(name, PROJECT) and not inside(name, allowed))
+    return sorted(
+        name for name in imports(source, module, is_package) if inside(name, PROJECT) and not inside(name, allowed)
+    )
 
 
 def module_name(path: Path) -> str:
@@ -50,7 +52,10 @@ def module_name(path: Path) -> str:
 def test_wing_imports_only_what_the_house_allows(wing: str) -> None:
     files = sorted((ROOT / wing).rglob("*.py"))
     assert files
-    found = {str(path.relative_to(ROOT)): forbidden(path.read_text(), module_name(path), path.name == "__init__.py") for path in files}
+    found = {
+        str(path.relative_to(ROOT)): forbidden(path.read_text(), module_name(path), path.name == "__init__.py")
+        for path in files
+    }
     assert {path: names for path, names in found.items() if names} == {}
 
 
@@ -59,7 +64,11 @@ def test_wing_imports_only_what_the_house_allows(wing: str) -> None:
     [
         ("vaebm.model", "import evaluators", ["evaluators"]),
         ("vaebm.model", "def f():\n    from baselines.glow import Glow", ["baselines.glow.Glow"]),
-        ("baselines.glow", "from vaebm import nvae; from evaluators.protocols import Scorer", ["evaluators.protocols.Scorer"]),
+        (
+            "baselines.glow",
+            "from vaebm import nvae; from evaluators.protocols import Scorer",
+            ["evaluators.protocols.Scorer"],
+        ),
         ("evaluators.ood", "from vaebm import data, nvae", ["vaebm.nvae"]),
         ("evaluators.ood", "import vaebm.data.load, vaebm.database", ["vaebm.database"]),
         ("evaluators.ood", "from . import protocols; from .metrics import auroc; from .. import vaebm", []),

@@ -1,7 +1,7 @@
 """The model's own command line::
 
 python -m vaebm train vae --config mini-cifar10 --out runs/vae
-python -m vaebm train ebm --config mini-cifar10 --vae runs/vae --out runs/ebm --seed 0
+python -m vaebm train ebm --config mini-cifar10 --vae-from runs/vae --out runs/ebm --seed 0
 python -m vaebm export runs/ebm --step 300 --to vaebm.safetensors
 """
 

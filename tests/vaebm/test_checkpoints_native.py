@@ -11,8 +11,7 @@ from safetensors.torch import save as to_safetensors
 from tiny import TINY_ENERGY
 from torch import Tensor, nn
 
-from vaebm.checkpoints import load_checkpoint, load_weights, save_checkpoint
-from vaebm.checkpoints import native
+from vaebm.checkpoints import load_checkpoint, load_weights, native, save_checkpoint
 from vaebm.energy import EnergyNet
 from vaebm.errors import UserError
 
@@ -21,7 +20,12 @@ CARD = {"kind": "toy", "size": "mini", "architecture": {"widths": [1, 2]}}
 
 def weights() -> dict[str, Tensor]:
     torch.manual_seed(0)
-    return {"a.kernel": torch.randn(3, 4), "a.bias": torch.randn(3) * 1e6, "b.count": torch.tensor(7), "ab.x": torch.randn(2)}
+    return {
+        "a.kernel": torch.randn(3, 4),
+        "a.bias": torch.randn(3) * 1e6,
+        "b.count": torch.tensor(7),
+        "ab.x": torch.randn(2),
+    }
 
 
 @pytest.fixture
@@ -113,7 +117,9 @@ def test_missing_half_of_the_pair_is_named(saved: Path, suffix: str) -> None:
     one_line(error, str(saved.with_suffix(suffix)), "no such file")
 
 
-@pytest.mark.parametrize("content", [b"{", b"[1, 2]", b'"text"', b"3", b'{"format": 1}', b'{"kind": "toy"}', b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[1, 2]", b'"text"', b"3", b'{"format": 1}', b'{"kind": "toy"}', b"\xff\xfe\x00"]
+)
 def test_a_card_that_is_no_card_is_refused(saved: Path, content: bytes) -> None:
     saved.with_suffix(".json").write_bytes(content)
     with pytest.raises(UserError) as error:
@@ -169,7 +175,9 @@ def test_first_weight_that_differs_is_named_and_nothing_is_loaded(change, parts:
 
 
 @pytest.mark.parametrize("fails_at", [1, 2])
-def test_an_interrupted_save_leaves_the_older_pair_whole(saved: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
+def test_an_interrupted_save_leaves_the_older_pair_whole(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
     write, calls = Path.write_bytes, []
 
     def interrupted(path: Path, content: bytes) -> int:

@@ -96,7 +96,9 @@ def test_gradients_reach_every_parameter() -> None:
 
 
 def exact_sum(energy: EnergyNet) -> Tensor:
-    return torch.stack([torch.linalg.svdvals(conv.effective_weight().flatten(1))[0] for conv in energy.convolutions()]).sum()
+    return torch.stack(
+        [torch.linalg.svdvals(conv.effective_weight().flatten(1))[0] for conv in energy.convolutions()]
+    ).sum()
 
 
 def test_regulariser_converges_to_the_exact_sum_and_to_its_gradient() -> None:
@@ -105,7 +107,9 @@ def test_regulariser_converges_to_the_exact_sum_and_to_its_gradient() -> None:
     found, exact = regulariser(), exact_sum(energy)
     torch.testing.assert_close(found, exact, rtol=1e-5, atol=0)
     parameters = [p for conv in energy.convolutions() for p in (conv.weight, conv.log_weight_norm)]
-    for ours, reference in zip(torch.autograd.grad(found, parameters), torch.autograd.grad(exact, parameters), strict=True):
+    for ours, reference in zip(
+        torch.autograd.grad(found, parameters), torch.autograd.grad(exact, parameters), strict=True
+    ):
         torch.testing.assert_close(ours, reference, rtol=1e-2, atol=1e-3)
         assert ours.abs().max() > 0
 
@@ -146,7 +150,10 @@ def outputs(energy: EnergyNet, x: Tensor) -> dict[str, Tensor]:
     """Run the network and collect what every convolution gives."""
     found: dict[str, Tensor] = {}
     names = {module: name for name, module in energy.named_modules()}
-    hooks = [c.register_forward_hook(lambda m, _, out: found.__setitem__(names[m], out.detach())) for c in energy.convolutions()]
+    hooks = [
+        c.register_forward_hook(lambda m, _, out: found.__setitem__(names[m], out.detach()))
+        for c in energy.convolutions()
+    ]
     energy(x)
     for hook in hooks:
         hook.remove()

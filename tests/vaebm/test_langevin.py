@@ -54,7 +54,10 @@ def test_long_chain_on_a_quadratic_has_the_mean_and_the_discretisation_bias_of_t
     )[0]
     variance = s.square() / (1 - eta / (4 * s.square()))
     # e^-4 of the start is left
-    assert ((state.mean(0) - mean * (1 - (1 - eta / (2 * s.square())).pow(math.ceil(8 / eta)))).abs() < 4 * (variance / n).sqrt()).all()
+    assert (
+        (state.mean(0) - mean * (1 - (1 - eta / (2 * s.square())).pow(math.ceil(8 / eta)))).abs()
+        < 4 * (variance / n).sqrt()
+    ).all()
     assert ((state.var(0) / variance - 1).abs() < 4 * (2 / n) ** 0.5 + 1e-3).all()
 
 
@@ -62,7 +65,11 @@ def test_one_step_is_the_update_of_the_paper() -> None:
     a, b = torch.randn(3, 2), torch.randn(3, 1, 2)
     wa, wb = torch.randn(3, 2), torch.randn(3, 1, 2)
     after = langevin(
-        lambda s: s[0].pow(3).sum(1) + (s[0][:, :1] * s[1][:, 0]).sum(1), [a, b], steps=1, step_size=0.3, noise=lambda _: [wa, wb]
+        lambda s: s[0].pow(3).sum(1) + (s[0][:, :1] * s[1][:, 0]).sum(1),
+        [a, b],
+        steps=1,
+        step_size=0.3,
+        noise=lambda _: [wa, wb],
     )
     gradient_a = 3 * a**2
     gradient_a[:, 0] += b.sum((1, 2))
@@ -120,7 +127,10 @@ def ar_1(model: VAEBM, seeds: Sequence[int], chain: ChainSettings) -> list[Tenso
     draw = lambda what: [normal(0, seeds, f"{what}.{i}", shape) for i, shape in enumerate(model.state_shapes)]
     eps = draw("start")
     for k in range(chain.steps):
-        eps = [(1 - chain.step_size / 2) * e + chain.step_size**0.5 * w for e, w in zip(eps, draw(f"langevin.{k}"), strict=True)]
+        eps = [
+            (1 - chain.step_size / 2) * e + chain.step_size**0.5 * w
+            for e, w in zip(eps, draw(f"langevin.{k}"), strict=True)
+        ]
     return eps
 
 
@@ -211,7 +221,9 @@ def test_official_target_drifts_to_small_scales_without_any_energy_and_the_paper
 def test_chains_lower_the_energy_and_the_potential_is_energy_plus_prior() -> None:
     model = real_vaebm()
     eps = random_state(model, 16)
-    torch.testing.assert_close(model.potential("paper")(eps), model.energy(model.decode(eps)[0]) + standard_normal_potential(eps))
+    torch.testing.assert_close(
+        model.potential("paper")(eps), model.energy(model.decode(eps)[0]) + standard_normal_potential(eps)
+    )
     silent = lambda _: [torch.zeros(16, *shape) for shape in model.state_shapes]
     state = model.run_chain(eps, ChainSettings(5, 1e-3), silent)
     assert (model.potential("paper")(state) < model.potential("paper")(eps)).all()
@@ -237,7 +249,9 @@ def test_sampling_leaves_the_global_generator_alone() -> None:
 
 def test_steps_step_size_target_and_output_take_effect() -> None:
     model = real_vaebm()
-    draw = lambda steps=2, eta=0.01, target="paper", output="sample": model.sample([1, 2], ChainSettings(steps, eta, target), output=output)
+    draw = lambda steps=2, eta=0.01, target="paper", output="sample": model.sample(
+        [1, 2], ChainSettings(steps, eta, target), output=output
+    )
     base = draw()
     assert torch.equal(base, draw())
     for other in (draw(steps=3), draw(eta=0.02), draw(target="official"), draw(output="mean")):
@@ -245,7 +259,13 @@ def test_steps_step_size_target_and_output_take_effect() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"), [({"steps": -1}, "-1"), ({"step_size": 0.0}, "step_size"), ({"step_size": math.nan}, "nan"), ({"target": "papr"}, "papr")]
+    ("settings", "named"),
+    [
+        ({"steps": -1}, "-1"),
+        ({"step_size": 0.0}, "step_size"),
+        ({"step_size": math.nan}, "nan"),
+        ({"target": "papr"}, "papr"),
+    ],
 )
 def test_chain_settings_name_what_is_wrong(settings: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):

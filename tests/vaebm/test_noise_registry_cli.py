@@ -24,7 +24,9 @@ KEYS = st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, max_size=6, unique
 
 @pytest.mark.parametrize("draw", [normal, uniform])
 @given(keys=KEYS, data=st.data())
-def test_noise_of_a_key_does_not_depend_on_the_other_keys_or_their_order(draw, keys: list[int], data: st.DataObject) -> None:
+def test_noise_of_a_key_does_not_depend_on_the_other_keys_or_their_order(
+    draw, keys: list[int], data: st.DataObject
+) -> None:
     together = draw(3, keys, "what", (2, 3))
     order = data.draw(st.permutations(range(len(keys))))
     assert torch.equal(draw(3, [keys[i] for i in order], "what", (2, 3)), together[list(order)])
@@ -75,7 +77,9 @@ def test_equal_images_have_equal_keys_wherever_they_stand() -> None:
     keys = content_keys(images)
     assert len(set(keys)) == 5
     assert content_keys(images[::-1]) == keys[::-1]
-    assert content_keys(np.ascontiguousarray(images.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3)) == keys  # layout in memory
+    assert (
+        content_keys(np.ascontiguousarray(images.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3)) == keys
+    )  # layout in memory
     changed = images.copy()
     changed[2, 1, 1, 0] ^= 1
     assert [a == b for a, b in zip(content_keys(changed), keys, strict=True)] == [True, True, False, True, True]
@@ -107,7 +111,9 @@ def test_listing_imports_nothing_and_loading_imports_its_target() -> None:
 def test_unknown_name_suggests_the_nearest_and_lists_all() -> None:
     names = Registry("system", {"vaebm": "a:b", "glow": "c:d"})
     for ask in (names.load, names.__getitem__):
-        with pytest.raises(UserError, match=r"unknown system 'vaebn'\. Did you mean 'vaebm'\? Available: glow, vaebm\."):
+        with pytest.raises(
+            UserError, match=r"unknown system 'vaebn'\. Did you mean 'vaebm'\? Available: glow, vaebm\."
+        ):
             ask("vaebn")
     assert "vaebn" not in names
 
@@ -134,7 +140,11 @@ def test_installed_packages_add_names_but_cannot_replace_shipped_ones(monkeypatc
 
 @pytest.mark.parametrize(
     "modules",
-    ["vaebm, vaebm.registry, vaebm.errors, vaebm.cli, vaebm.__main__", "vaebm.data, evaluators", "evaluators.measurement, evaluators.protocols"],
+    [
+        "vaebm, vaebm.registry, vaebm.errors, vaebm.cli, vaebm.__main__",
+        "vaebm.data, evaluators",
+        "evaluators.measurement, evaluators.protocols",
+    ],
 )
 def test_names_are_listed_without_importing_torch(modules: str) -> None:
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
@@ -158,7 +168,11 @@ def test_options_are_typed() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--sed", "3"], "unknown option --sed. Did you mean --seed?"), (["--num-image=3"], "Did you mean --num-images?"), (["--seed", "x"], "seed")],
+    [
+        (["--sed", "3"], "unknown option --sed. Did you mean --seed?"),
+        (["--num-image=3"], "Did you mean --num-images?"),
+        (["--seed", "x"], "seed"),
+    ],
 )
 def test_a_wrong_option_is_one_line_that_names_it(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError) as error:
@@ -211,7 +225,11 @@ def test_configurations_are_found_by_name_or_path(tmp_path: Path) -> None:
     ],
 )
 def test_training_command_line_refuses_in_one_line_and_writes_nothing(
-    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from vaebm.__main__ import main
 

@@ -23,7 +23,9 @@ FINITE = st.floats(-30, 30)
 
 
 @given(mu=FINITE, log_sigma=FINITE, other_mu=FINITE, other_log_sigma=FINITE)
-def test_kl_is_that_of_torch_distributions(mu: float, log_sigma: float, other_mu: float, other_log_sigma: float) -> None:
+def test_kl_is_that_of_torch_distributions(
+    mu: float, log_sigma: float, other_mu: float, other_log_sigma: float
+) -> None:
     as_tensor = lambda value: torch.tensor(value, dtype=torch.float64)
     q = Normal.from_params(as_tensor(mu), as_tensor(log_sigma))
     p = Normal.from_params(as_tensor(other_mu), as_tensor(other_log_sigma))
@@ -91,7 +93,9 @@ def test_latents_go_from_coarse_to_fine_with_the_configured_groups() -> None:
     nvae = lively_nvae()
     _, z, _ = nvae.decode(noise(nvae, 3))
     assert [tuple(part.shape) for part in z] == [(3, *shape) for shape in TINY_NVAE.latent_shapes]
-    assert [tuple(part.shape) for part in nvae.encode(unit_images(3), noise(nvae, 3)).z] == [tuple(part.shape) for part in z]
+    assert [tuple(part.shape) for part in nvae.encode(unit_images(3), noise(nvae, 3)).z] == [
+        tuple(part.shape) for part in z
+    ]
 
 
 def test_prior_density_is_that_of_z_under_its_own_conditionals() -> None:
@@ -170,7 +174,8 @@ def test_bound_rises_with_the_number_of_importance_samples() -> None:
     nvae, x = lively_nvae(), unit_images(8)
     samples = [noise(nvae, 8, seed) for seed in range(64)]
     means = [
-        torch.stack([nvae.log_prob_bound(x, samples[i : i + k]) for i in range(0, 64, k)]).mean(0) for k in (1, 4, 16, 64)
+        torch.stack([nvae.log_prob_bound(x, samples[i : i + k]) for i in range(0, 64, k)]).mean(0)
+        for k in (1, 4, 16, 64)
     ]
     for fewer, more in zip(means, means[1:], strict=False):
         assert (more > fewer + 1e-3).all()
@@ -207,7 +212,9 @@ def test_results_of_an_image_do_not_depend_on_its_batch() -> None:
     alone = nvae.encode(x[3:4], [part[3:4] for part in eps])
     for name in ("logits", "kl", "log_q", "log_p"):
         torch.testing.assert_close(getattr(together, name)[3:4], getattr(alone, name), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(nvae.decode(eps)[0][3:4], nvae.decode([part[3:4] for part in eps])[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        nvae.decode(eps)[0][3:4], nvae.decode([part[3:4] for part in eps])[0], rtol=1e-4, atol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -364,7 +371,11 @@ def test_config_survives_json(groups: list[int], flows: int, bound: float | None
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"flow": 1}, "flow"), ({"image_size": 30, "preprocess_blocks": 2, "postprocess_blocks": 2}, "30"), ({"preprocess_blocks": 2}, "postprocess")],
+    [
+        ({"flow": 1}, "flow"),
+        ({"image_size": 30, "preprocess_blocks": 2, "postprocess_blocks": 2}, "30"),
+        ({"preprocess_blocks": 2}, "postprocess"),
+    ],
 )
 def test_config_names_what_is_wrong(changes: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):

@@ -29,7 +29,14 @@ SCHEDULE = Schedule(6, log_every=1, checkpoint_every=2, keep_every=3, preview_ev
 CPU = torch.device("cpu")
 VAE = VAETraining(steps=6, batch_size=8, warmup_steps=2)
 EBM = EBMTraining(
-    steps=6, batch_size=8, warmup_steps=2, chain_steps=2, buffer_size=12, buffer_anneal=2, buffer_probability=0.5, noise=0.02
+    steps=6,
+    batch_size=8,
+    warmup_steps=2,
+    chain_steps=2,
+    buffer_size=12,
+    buffer_anneal=2,
+    buffer_probability=0.5,
+    noise=0.02,
 )
 
 
@@ -134,7 +141,12 @@ def test_a_run_leaves_a_log_checkpoints_grids_and_curves_and_nothing_partial(tmp
 
 def test_zero_turns_an_output_off_except_the_last(tmp_path: Path) -> None:
     run(Toy(), tmp_path, Schedule(3, 0, 0, 0, 0))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "curves.png", "log.csv", "samples-000003.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint.pt",
+        "curves.png",
+        "log.csv",
+        "samples-000003.png",
+    ]
     assert [row["step"] for row in log_of(tmp_path)] == ["3"]
 
 
@@ -161,7 +173,9 @@ def test_grid_places_images_row_by_row_with_white_gaps(tmp_path: Path) -> None:
     assert (sheet[6:, 8:] == 255).all()
 
 
-def test_progress_bar_shows_losses_speed_and_time_on_stderr_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_bar_shows_losses_speed_and_time_on_stderr_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fit(Toy(), tmp_path, SCHEDULE, seed=0)
     out, err = capsys.readouterr()
     assert out == ""
@@ -175,7 +189,9 @@ def test_progress_bar_shows_losses_speed_and_time_on_stderr_only(tmp_path: Path,
 
 @pytest.mark.usefixtures("no_curves")
 @pytest.mark.parametrize("make", [vae_task, ebm_task])
-def test_interrupted_and_resumed_training_equals_the_uninterrupted_bit_for_bit(make: Callable[..., Task], tmp_path: Path) -> None:
+def test_interrupted_and_resumed_training_equals_the_uninterrupted_bit_for_bit(
+    make: Callable[..., Task], tmp_path: Path
+) -> None:
     whole = make()
     run(whole, tmp_path / "whole")
     killed = make()
@@ -233,7 +249,10 @@ t.run(task, t.Path({folder!r}))
 @pytest.mark.slow
 def test_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
     code = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"))
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode
+        == -signal.SIGKILL
+    )
     whole, resumed = ebm_task(), ebm_task()
     run(whole, tmp_path / "whole")
     run(resumed, tmp_path / "killed", resume=True)
@@ -383,6 +402,7 @@ def ebm_base() -> dict[str, torch.Tensor]:
         {"negatives": "mean"},
         {"noise": 0.0},
         {"noise": 0.05},
+        {"bf16": True},
         {"ema": 0.1},
         {"buffer_size": 0},
         {"buffer_probability": 1.0},
@@ -443,7 +463,9 @@ def test_stage_two_changes_the_energy_only_and_logs_what_its_guard_needs() -> No
     seed_step(5, 1)
     values = task.step(1)
     assert_same(before, task.model.nvae.state_dict())
-    assert values["gap"] == pytest.approx((values["energy_chain"] - values["energy_data"]) / values["energy_sd"], rel=1e-4)
+    assert values["gap"] == pytest.approx(
+        (values["energy_chain"] - values["energy_data"]) / values["energy_sd"], rel=1e-4
+    )
     assert values["gap_mean"] == pytest.approx(values["gap"])
     assert task.buffer.filled == EBM.batch_size
     assert all(p.requires_grad for p in task.energy.parameters())
@@ -460,7 +482,9 @@ def test_stage_two_closes_the_gap_between_data_and_chains() -> None:
     assert np.mean(gaps[-3:]) > gaps[0] + 0.5
 
 
-@pytest.mark.parametrize(("change", "named"), [({"negatives": "men"}, "men"), ({"target": "x"}, "'x'"), ({"chain_steps": -1}, "-1")])
+@pytest.mark.parametrize(
+    ("change", "named"), [({"negatives": "men"}, "men"), ({"target": "x"}, "'x'"), ({"chain_steps": -1}, "-1")]
+)
 def test_stage_two_names_a_wrong_option(change: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         EBMTraining(**change)

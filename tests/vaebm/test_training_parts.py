@@ -34,7 +34,11 @@ def test_every_epoch_shows_every_image_at_most_once_and_fills_its_batches(n: int
     batches = Batches(numbered(n), size, seed, flip=False)
     assert batches.per_epoch == n // size
     for epoch in range(2):
-        shown = [int(v) for step in range(batches.per_epoch) for v in batches[epoch * batches.per_epoch + step + 1][:, 0, 0, 0]]
+        shown = [
+            int(v)
+            for step in range(batches.per_epoch)
+            for v in batches[epoch * batches.per_epoch + step + 1][:, 0, 0, 0]
+        ]
         assert len(shown) == len(set(shown)) == n // size * size
 
 
@@ -253,5 +257,3 @@ def test_records_of_folders_that_cannot_be_are_user_errors(tmp_path: Path) -> No
         record_run(tmp_path / "file" / "run", {}, resume=False)
     with pytest.raises(UserError, match="not a run folder"):
         read_run(tmp_path)
-
-

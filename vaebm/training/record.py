@@ -20,7 +20,8 @@ def record_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
     plain = json.loads(json.dumps(settings))  # tuples become lists, as they will be read back
     if resume and path.exists():
         before = json.loads(path.read_text())
-        difference = next(_differences(before, plain), None)
+        # The same settings can be asked for in other words.
+        difference = next((d for d in _differences(before, plain) if d[0] != "command"), None)
         if difference:
             key, then, now = difference
             raise UserError(f"--resume: {key} is now {now!r}, but the run in {folder} was started with {then!r}")

@@ -80,7 +80,10 @@ def train(stage: str, settings: Settings, run: Run) -> Path | None:
     """
     device = torch.device(run.device)
     frozen = read_nvae(run.vae) if run.vae is not None else None
-    recorded = {"stage": stage, "name": run.name, "command": run.command, "seed": run.seed, "settings": asdict(settings)}
+    # Only this stage's settings: a change to the other's does not make it another run.
+    parts = {"vae": ("nvae", "vae", "vae_output"), "ebm": ("energy", "ebm", "ebm_output")}[stage]
+    own = {key: value for key, value in asdict(settings).items() if key in ("dataset", "size", "validation", *parts)}
+    recorded = {"stage": stage, "name": run.name, "command": run.command, "seed": run.seed, "settings": own}
     if frozen is not None:
         recorded |= {"nvae_sha256": frozen.card["sha256"], "nvae_file": frozen.path.name}
     record_run(run.folder, recorded, resume=run.resume)
@@ -106,7 +109,7 @@ def make_task(
     if stage == "vae":
         return VAETask(NVAE(settings.nvae), images, settings.vae, seed, device)
     if frozen is None:
-        raise UserError("stage 2 trains against a frozen NVAE: name its run folder or checkpoint with --vae")
+        raise UserError("stage 2 trains against a frozen NVAE: name its run folder or checkpoint with --vae-from")
     return EBMTask(build_nvae(frozen), settings.energy, images, settings.ebm, seed, device)
 
 
@@ -119,15 +122,15 @@ def read_nvae(path: Path) -> Checkpoint:
     if path.is_dir():
         found = sorted(path.glob("*.safetensors"))
         if len(found) != 1:
-            raise UserError(f"--vae {path}: found {len(found)} exported checkpoints, needed one (has stage 1 finished?)")
+            raise UserError(f"--vae-from {path}: found {len(found)} exported checkpoints, needed one (has stage 1 finished?)")
         path = found[0]
     checkpoint = load_checkpoint(path)
     if checkpoint.kind != "nvae":
-        raise UserError(f"--vae {path}: found a checkpoint of kind {checkpoint.kind!r}, needed 'nvae'")
+        raise UserError(f"--vae-from {path}: found a checkpoint of kind {checkpoint.kind!r}, needed 'nvae'")
     return checkpoint
 
 
-def build_nvae(checkpoint: Checkpoint, origin: str = "--vae") -> NVAE:
+def build_nvae(checkpoint: Checkpoint, origin: str = "--vae-from") -> NVAE:
     """Return the NVAE of a checkpoint of kind "nvae"."""
     nvae = NVAE(NVAEConfig.from_json(checkpoint.card["architecture"]["nvae"]))
     load_weights(nvae, checkpoint.part("nvae"), origin)
