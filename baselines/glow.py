@@ -336,7 +336,6 @@ class GlowSystem:
         self.protocol = {
             "score": "log p(x), nats",
             "estimator": "exact log-likelihood, uniform dequantisation, 1 draw",
-            "temperature": sampling.temperature,
         }
 
     @classmethod

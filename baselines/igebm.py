@@ -183,7 +183,6 @@ class IGEBMSystem:
         self.protocol = {
             "score": "-E(x)",
             "estimator": "unnormalised log density, x = bytes / 255 without noise",
-            "sampler": f"{sampling.steps} Langevin steps from uniform noise",
         }
 
     @classmethod

@@ -58,7 +58,10 @@ class NVAESystem:
     def score(self, images: np.ndarray) -> np.ndarray:
         """Return the bound on log p(x), float64 (N,), in nats, of uint8 images (N, H, W, C)."""
         check_images(images, self.image_shape)
-        return np.concatenate([log_p(self.nvae, part, self.recipe["importance_samples"], self.seed) for part in batches(images, self.batch_size)])
+        scores = [np.empty(0)]
+        for part in batches(images, self.batch_size):
+            scores.append(log_p(self.nvae, part, self.recipe["importance_samples"], self.seed))
+        return np.concatenate(scores)
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> np.ndarray:

@@ -72,7 +72,7 @@ class VAEBMSystem:
     def score_terms(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the bound on log p_theta(x) and -E(x), each float64 (N,), of uint8 images (N, H, W, C); the score is their sum."""
         check_images(images, self.image_shape)
-        log_ps, energies = [], []
+        log_ps, energies = [np.empty(0)], [np.empty(0)]
         for part in batches(images, self.batch_size):
             log_ps.append(log_p(self.model.nvae, part, self.recipe["importance_samples"], self.seed))
             energies.append(self.model.energy(unit_images(part, self.device)).double().cpu().numpy())

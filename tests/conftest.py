@@ -1,4 +1,4 @@
-"""What every test shares: one thread per process, and the folders outside the repository that some facts are held against."""
+"""What every test shares: one thread per process, and folders outside the repository that facts are held against."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def outside(variable: str, default: str) -> Path:
-    """Return the folder that an environment variable names, else one beside the repository; skip the test when neither exists."""
+    """Return the folder an environment variable names, else one beside the repository; skip when neither exists."""
     folder = Path(os.environ.get(variable) or ROOT.parent / "shared" / default)
     if not folder.is_dir():
         pytest.skip(f"{folder} does not exist; set {variable}")

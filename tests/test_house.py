@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, how long the front door may be, and that nothing depends on where the project lies."""
+"""The rules of the house: who imports whom, how long the front door may be, and that no place on a machine is named."""
 
 import ast
 import subprocess

@@ -1,6 +1,6 @@
 """VAEBM: h(x, z) = p_theta(x, z) exp(-E_psi(x)) / Z (Xiao et al., ICLR 2021)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vaebm.energy import EnergyNet
-from vaebm.langevin import TARGETS, langevin, standard_normal_potential
+from vaebm.langevin import TARGETS, langevin, langevin_chain, standard_normal_potential
 from vaebm.noise import normal
 from vaebm.nvae import NVAE, GaussianDecoder
 
@@ -95,12 +95,19 @@ class VAEBM(nn.Module):
         """
         if output not in OUTPUTS:
             raise ValueError(f"unknown output {output!r}: needed one of {', '.join(OUTPUTS)}")
-        device = next(self.nvae.parameters()).device
-        draw = lambda purpose: [normal(seed, seeds, f"{purpose}.{i}", shape, device) for i, shape in enumerate(self.state_shapes)]
-        state = self.run_chain(draw("start"), chain, lambda k: draw(f"langevin.{k}"))
+        *_, state = self.trajectory(seeds, chain, seed=seed)
         with torch.no_grad():
             x, decoder, _ = self.decode(state)
         return {"mean": decoder.mean, "sample": x}[output]
+
+    def trajectory(self, seeds: Sequence[int], chain: ChainSettings, *, seed: int = 0) -> Iterator[list[Tensor]]:
+        """Yield the states of the chains that :meth:`sample` runs: the start, then one per step."""
+        device = next(self.nvae.parameters()).device
+        draw = lambda purpose: [normal(seed, seeds, f"{purpose}.{i}", shape, device) for i, shape in enumerate(self.state_shapes)]
+        start = draw("start")
+        yield start
+        noise = lambda k: draw(f"langevin.{k}")
+        yield from langevin_chain(self.potential(chain.target), start, steps=chain.steps, step_size=chain.step_size, noise=noise)
 
     def log_density(self, x: Tensor, eps: Sequence[Sequence[Tensor]]) -> Tensor:
         """Return log p_theta(x) - E_psi(x), float64 (N,): log h(x) without the constant log Z.

@@ -60,7 +60,7 @@ def nvae_config(args: Mapping[str, Any], image_size: int, log_sigma_min: float |
 
 
 def nvae_names(names: Iterable[str], flows: int) -> dict[str, str]:
-    """Return {official name: our name}; ``weight_normalized`` entries are caches of the official code and are left out."""
+    """Return {official name: our name}; ``weight_normalized`` entries are caches of that code and are left out."""
     names = set(names)
     return {name: _nvae_name(name, names, flows) for name in names if not name.endswith("weight_normalized")}
 
@@ -70,7 +70,8 @@ def _nvae_name(name: str, names: set[str], flows: int) -> str:
         cell, index, rest = mobile[1], int(mobile[2]), mobile[3]
         # An upsampling cell has a layer without weights in front, which shifts the numbering by one.
         index -= f"{cell}_ops.0.conv.1.bn.weight" in names
-        # Layers 0 and 4 are norms ("bn.weight"), 1 and 2 hold a convolution ("conv.0") and its norm ("conv.1"), 3 is a bare convolution.
+        # Layers 0 and 4 are norms ("bn.weight"), 1 and 2 hold a convolution ("conv.0") and its norm ("conv.1"),
+        # 3 is a bare convolution.
         rest = rest.removeprefix("bn.").replace("conv.0.", "conv.").replace("conv.1.", "bn.")
         return f"{cell}branch.0.{MOBILE_PARTS[index]}.{rest}"
     for pattern, replacement in SIMPLE:

@@ -1,4 +1,4 @@
-"""Native checkpoints: round trips, half precision, one line for everything that can be wrong with a file, and no half-written pair."""
+"""Native checkpoints: round trips, half precision, one line for whatever is wrong with a file, nothing half-written."""
 
 import json
 from pathlib import Path

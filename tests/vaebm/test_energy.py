@@ -1,4 +1,4 @@
-"""Energy networks: the published sizes, the activation, the spectral regulariser and the data-dependent initialisation."""
+"""Energy networks: published sizes, the formula, the spectral regulariser and the data-dependent initialisation."""
 
 import json
 

@@ -123,7 +123,7 @@ def test_state_is_eps_x_and_then_every_latent_group() -> None:
 
 
 def ar_1(model: VAEBM, seeds: Sequence[int], chain: ChainSettings) -> list[Tensor]:
-    """The chain of a constant energy in closed form: eps <- (1 - eta / 2) eps + sqrt(eta) w, with the noise of every seed."""
+    """The chain of a constant energy in closed form: eps <- (1 - eta / 2) eps + sqrt(eta) w, with each seed's noise."""
     draw = lambda what: [normal(0, seeds, f"{what}.{i}", shape) for i, shape in enumerate(model.state_shapes)]
     eps = draw("start")
     for k in range(chain.steps):
@@ -161,7 +161,7 @@ def test_with_a_constant_energy_long_chains_keep_the_standard_normal() -> None:
 
 def log_sigma_sum(nvae: NVAE, eps: Sequence[Tensor]) -> Tensor:
     """Return sum log sigma over every latent and pixel, (N,), from densities alone: log N(eps) - log p(z(eps))."""
-    logits, z, log_pz = nvae.decode(eps[1:])
+    logits, _, log_pz = nvae.decode(eps[1:])
     log_n = sum(torch.distributions.Normal(0, 1).log_prob(part).flatten(1).sum(1) for part in eps[1:])
     return log_n - log_pz + nvae.decoder(logits).dist.sigma.log().flatten(1).sum(1)
 
@@ -236,6 +236,13 @@ def test_image_of_a_seed_does_not_depend_on_the_other_seeds_or_their_order() -> 
     torch.testing.assert_close(model.sample([14, 12], chain), together[[3, 1]], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model.sample([13], chain), together[2:3], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_seed_of_the_run_changes_every_image() -> None:
+    model, chain = real_vaebm(), ChainSettings(1, 0.01)
+    first, other = model.sample([1, 2], chain), model.sample([1, 2], chain, seed=1)
+    assert torch.equal(first, model.sample([1, 2], chain, seed=0))
+    assert ((first - other).abs().amax((1, 2, 3)) > 1e-3).all()
 
 
 def test_sampling_leaves_the_global_generator_alone() -> None:

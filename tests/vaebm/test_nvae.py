@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -177,7 +178,7 @@ def test_bound_rises_with_the_number_of_importance_samples() -> None:
         torch.stack([nvae.log_prob_bound(x, samples[i : i + k]) for i in range(0, 64, k)]).mean(0)
         for k in (1, 4, 16, 64)
     ]
-    for fewer, more in zip(means, means[1:], strict=False):
+    for fewer, more in pairwise(means):
         assert (more > fewer + 1e-3).all()
 
 
@@ -187,7 +188,7 @@ def test_bound_rises_with_the_number_of_importance_samples() -> None:
 def test_exponential_of_the_bound_is_an_unbiased_estimate_of_the_exact_density(
     samples: int, groups: int, latents: int, flows: int
 ) -> None:
-    """With two latent dimensions p(x) = int N(eps; 0, I) p(x | z(eps)) d eps can be integrated on a grid, without encoder or densities of z."""
+    """With two latent dimensions p(x) = int N(eps; 0, I) p(x | z(eps)) d eps is integrated on a grid of eps."""
     config = replace(TINY_NVAE, image_size=2, groups_per_scale=(groups,), latents_per_group=latents, flows=flows)
     nvae, x = lively_nvae(config), unit_images(8)[:1, :, ::4, ::4]
     axis = torch.linspace(-7, 7, 141)
@@ -307,7 +308,7 @@ def test_image_channels_and_size_are_free() -> None:
 
 
 def flow_jacobian(flow: torch.nn.Module, channels: int, size: int) -> Tensor:
-    """Return the Jacobian at a random latent, rows and columns in raster order with the channels of a position together."""
+    """Return the Jacobian at a random latent, in raster order with the channels of a position together."""
     z = torch.randn(channels, size, size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     to_order = lambda t: t.permute(1, 2, 0).flatten()
     from_order = lambda v: v.view(size, size, channels).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""The networks held against what the official code computed, in float32: official/README.md has the recipe of every array."""
+"""The networks held against what the official code computed; the fixtures' README has the recipe of every array."""
 
 import argparse
 import json
@@ -84,7 +84,7 @@ def test_sum_of_spectral_norms_agrees(fixture: SimpleNamespace) -> None:
 
 
 def test_last_langevin_state_decodes_to_the_recorded_images(fixture: SimpleNamespace) -> None:
-    """The recorded chain runs away (energies of the random weights reach 1e11), so a few pixels carry float32's error of huge latents."""
+    """The recorded chain runs away (energies reach 1e11): a few pixels carry huge latents' rounding."""
     eps = [fixture.expected["langevin_final_eps_x"], *fixture.per_group("langevin_final_eps_z")]
     x, decoder, _ = VAEBM(fixture.nvae, fixture.energy("ebm")).decode(eps)
     for found, name in ((decoder.dist.mu, "langevin_final_mean"), (x, "langevin_final_sample")):
@@ -94,7 +94,7 @@ def test_last_langevin_state_decodes_to_the_recorded_images(fixture: SimpleNames
 
 
 def test_langevin_starts_from_the_recorded_prior_density(fixture: SimpleNamespace) -> None:
-    """Only this term can be replayed: ``langevin_eps_x_0`` was overwritten by the final eps_x, and the chain is too stiff to run backwards."""
+    """Only this term can be replayed: ``langevin_eps_x_0`` holds the final eps_x, the chain cannot be run back."""
     _, _, log_pz = fixture.nvae.decode(fixture.per_group("sample_eps_z"))
     assert_close(log_pz, fixture.expected["langevin_terms"][0, 1])
 

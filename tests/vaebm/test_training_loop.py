@@ -1,4 +1,4 @@
-"""The training loop: what it writes, exact resume, divergence, signals; and that every option of both stages takes effect."""
+"""The training loop: what it writes, exact resume, divergence, signals; every option of both stages takes effect."""
 
 import csv
 import math
@@ -449,7 +449,7 @@ def test_rate_of_stage_two_warms_up_and_then_falls_along_a_cosine() -> None:
 
 
 def test_data_initialisation_of_stage_two_uses_all_of_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five batches go through the network at once (paper.md, 2.2), so the init does not depend on which of them comes last."""
+    """Five batches go through the network at once, so that the init does not depend on which of them comes last."""
     seen: list[torch.Tensor] = []
     initialise = ebm.data_dependent_init
     monkeypatch.setattr(ebm, "data_dependent_init", lambda energy, x: seen.append(x) or initialise(energy, x))

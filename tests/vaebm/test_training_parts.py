@@ -1,4 +1,4 @@
-"""The parts of training: batches, averaged weights, replay buffer, guard, gradient clipping, KL balancing, run records."""
+"""The parts of training: batches, averaged weights, replay buffer, guard, clipping, KL balancing, run records."""
 
 from collections import deque
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From the command line to exported checkpoints: both stages, resume, selection of a kept update, and what is refused."""
+"""From the command line to exported checkpoints: both stages, resume, a kept update by number, and refusals."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -28,7 +28,7 @@ def tiny_images(n: int = 40, seed: int = 0) -> np.ndarray:
 
 
 def lively_nvae(config: NVAEConfig = TINY_NVAE, seed: int = 0) -> NVAE:
-    """Return an NVAE in eval mode whose weights and BatchNorm statistics are all random, so that nothing is near zero by its initialisation."""
+    """Return an NVAE in eval mode whose weights and BatchNorm statistics are random, so that nothing is near zero."""
     torch.manual_seed(seed)
     nvae = NVAE(config)
     for module in nvae.modules():
@@ -57,7 +57,7 @@ def unit_images(n: int, seed: int = 0) -> Tensor:
 
 
 class ConstantEnergy(nn.Module):
-    """E(x) = c, with or without a gradient path."""
+    """E(x) = c."""
 
     def __init__(self, value: float = 3.0) -> None:
         super().__init__()

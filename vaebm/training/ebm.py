@@ -2,8 +2,9 @@
 
     grad_psi L = E_data[-grad E] + E_{h(x, z)}[grad E],     negatives from Langevin chains over (eps_x, eps_z)      (paper, section 3)
 
-``noise`` > 0 adds Gaussian noise of that standard deviation (in [0, 1] units) to data and negatives alike before E sees them: the decoder's
-samples carry noise and blur that data do not, and without it E spends itself on telling "noisy" from "clean".
+``noise`` and ``jitter`` corrupt data and negatives alike before E sees them. A weak decoder's samples differ from data most in trivial ways
+(noise, blur, contrast), and E spends itself on those first; what is equally random on both sides carries no information, so E must look
+elsewhere. Both are departures from the paper and off by default.
 """
 
 from collections.abc import Mapping
@@ -43,6 +44,7 @@ class EBMTraining:
         chain_steps, step_size, target: the chains of the negative phase.
         negatives: ``"sample"`` (x ~ p(x | z)) or ``"mean"`` (the decoder mean, clamped to [0, 1]).
         noise: standard deviation of the noise added to data and negatives alike, in [0, 1] units.
+        jitter: strength a of random contrast and brightness on both: x -> (x - 1/2) c + 1/2 + b, c ~ U(1 - a, 1 + a), b ~ U(-a/2, a/2).
         clip: bound every gradient element by 3 sqrt(v) + 0.1 with Adam's second moment v (as IGEBM does).
         bf16: run the chains (not the update of E) under bfloat16 autocast.
         ema: decay of the averaged energy, which is the one that is kept.
@@ -65,6 +67,7 @@ class EBMTraining:
     target: str = "paper"
     negatives: str = "sample"
     noise: float = 0.0
+    jitter: float = 0.0
     clip: bool = True
     bf16: bool = False
     ema: float = 0.99
@@ -154,14 +157,19 @@ class EBMTask:
         x, decoder, _ = self.model.decode(state)
         return x if self.training.negatives == "sample" else decoder.mean.clamp(0, 1)
 
+    def _corrupt(self, x: Tensor) -> Tensor:
+        """Corrupt images as data and negatives alike are."""
+        noise, a = self.training.noise, self.training.jitter
+        if a:
+            u = torch.rand(2, len(x), 1, 1, 1, device=x.device)
+            x = (x - 0.5) * (1 + a * (2 * u[0] - 1)) + 0.5 + a * (u[1] - 0.5)
+        return x + noise * torch.randn_like(x) if noise else x
+
     def step(self, step: int) -> dict[str, float]:
         training = self.training
         positive = self._data(step)
         negative, first_energy = self.negatives(step)
-        if training.noise:
-            positive = positive + training.noise * torch.randn_like(positive)
-            negative = negative + training.noise * torch.randn_like(negative)
-        e_pos, e_neg = self.energy(positive), self.energy(negative)
+        e_pos, e_neg = self.energy(self._corrupt(positive)), self.energy(self._corrupt(negative))
         spectral = self.spectral() if training.spectral_weight else e_pos.new_zeros(())
         loss = e_pos.mean() - e_neg.mean() + training.spectral_weight * spectral
         for group in self.optimizer.param_groups:

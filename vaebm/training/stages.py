@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vaebm.checkpoints import Checkpoint, load_checkpoint, load_weights, save_checkpoint
@@ -17,6 +18,7 @@ from vaebm.training.batches import to_unit
 from vaebm.training.ebm import EBMTask, EBMTraining
 from vaebm.training.loop import Outcome, Schedule, fit, restore
 from vaebm.training.record import read_run, record_run
+from vaebm.training.selection import choose_steps, write_selection
 from vaebm.training.vae import VAETask, VAETraining
 
 STAGES = ("vae", "ebm")
@@ -167,8 +169,12 @@ def export(folder: Path, path: Path, *, step: int | None = None, outcome: Outcom
     model = task.averaged()
     if isinstance(model, VAEBM):
         assert frozen is not None
-        chain = settings.ebm.chain
-        card = {"kind": "vaebm", "sampling": {**chain.to_json(), "output": "mean"}, "energy_noise": settings.ebm.noise}
+        held_out = validation_images(settings, data_root)
+        steps, found = choose_steps(model, held_out, settings.ebm.chain)
+        write_selection(path.with_suffix(".selection.json"), steps, found, update=update, seed=recorded["seed"])
+        best = min(found, key=lambda candidate: candidate.distance)
+        training["validation"] = {"rule": "docs/ood.md", "samples_distance_4x4": best.distance, "relative_energy_gap": best.relative_gap}
+        card = {"kind": "vaebm", "sampling": {**settings.ebm.chain.to_json(), "steps": steps, "output": "mean"}}
         architecture = {"energy": settings.energy.to_json()}
         training = {**training, "settings": asdict(settings.ebm)}
         # Energies of several seeds share one NVAE: it lies beside them once, and its hash binds them to it.
@@ -184,11 +190,16 @@ def export(folder: Path, path: Path, *, step: int | None = None, outcome: Outcom
     return path
 
 
+def validation_images(settings: Settings, data_root: str | None) -> np.ndarray:
+    """The end of the training split, which no stage trains on: uint8 (N, H, W, C)."""
+    images = load_images(settings.dataset, split="train", data_root=data_root).images
+    return images[len(images) - settings.validation :]
+
+
 @torch.no_grad()
 def validate(nvae: NVAE, settings: Settings, data_root: str | None, limit: int = 1000) -> dict[str, Any]:
     """Return the ELBO in nats and the KL per group on held-out training images."""
-    images = load_images(settings.dataset, split="train", data_root=data_root).images
-    held_out = images[len(images) - settings.validation :][:limit]
+    held_out = validation_images(settings, data_root)[:limit]
     log_px, kl = [], []
     for start in range(0, len(held_out), 100):
         part = held_out[start : start + 100]

@@ -1,0 +1,89 @@
+"""Which run, which update and how many chain steps: a written rule instead of an eye.
+
+The number of a VAEBM always contains checkpoint selection: training is stopped by hand before it explodes. Here
+
+1. a run's checkpoint is its newest healthy state: the last one kept before the guard stopped the run, or its end;
+2. its number of chain steps is the one on a fixed ladder whose samples lie nearest to held-out training images;
+3. among runs (seeds), the nearest one is taken.
+
+"Near" is the Frechet distance between Gaussians fitted to images reduced to 4x4 pixels (48 numbers: colour and layout; it sees neither
+sharpness nor objects). The rule looks at images of the training distribution only, never at an out-of-distribution set.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaebm.model import VAEBM, ChainSettings
+from vaebm.training.batches import to_unit
+
+LADDER = (0, 1, 2, 4, 8, 12, 16)
+REDUCED = 4  # pixels per side
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One number of steps: the distance of its samples to held-out images, and the mean energy of both in units of the held-out sd."""
+
+    steps: int
+    distance: float
+    relative_gap: float
+
+
+def reduce_images(x: Tensor) -> np.ndarray:
+    """Map images (N, C, H, W) in [0, 1] to float64 (N, 16 C): means over a grid of 4x4 blocks."""
+    return F.adaptive_avg_pool2d(x, REDUCED).flatten(1).double().numpy()
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Return |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^{1/2}) of rows a (N, D) and b (M, D), N and M above D.
+
+    The trace of the root is the sum of the roots of the eigenvalues of C^T S_b C with S_a = C C^T, all symmetric and in float64.
+    (Dowson & Landau, 1982.)
+    """
+    s_a, s_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    factor = np.linalg.cholesky(s_a + 1e-12 * np.trace(s_a) / len(s_a) * np.eye(len(s_a)))
+    roots = np.sqrt(np.clip(np.linalg.eigvalsh(factor.T @ s_b @ factor), 0, None))
+    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(s_a) + np.trace(s_b) - 2 * roots.sum())
+
+
+def choose_steps(
+    model: VAEBM, held_out: np.ndarray, chain: ChainSettings, *, n: int = 256, ladder: tuple[int, ...] = LADDER, batch_size: int = 64
+) -> tuple[int, list[Candidate]]:
+    """Return the number of steps that the rule picks, and what was found for every number on the ladder.
+
+    Args:
+        held_out: uint8 (M, H, W, C), M above 48: training images that were not trained on.
+        chain: step size and target; its number of steps is ignored.
+        n: samples.
+    """
+    real = to_unit(torch.from_numpy(held_out.transpose(0, 3, 1, 2).copy()))
+    reference = reduce_images(real)
+    with torch.no_grad():
+        energies = torch.cat([model.energy(part) for part in real.split(batch_size)]).double()
+    longest = ChainSettings(max(ladder), chain.step_size, chain.target)
+    samples: dict[int, list[Tensor]] = {steps: [] for steps in ladder}
+    for i in range(0, n, batch_size):
+        # One chain passes every rung: its first k steps are the chain of k steps.
+        for steps, state in enumerate(model.trajectory(range(i, min(n, i + batch_size)), longest)):
+            if steps in samples:
+                with torch.no_grad():
+                    samples[steps].append(model.decode(state)[1].mean.clamp(0, 1))
+    found = []
+    for steps, parts in samples.items():
+        with torch.no_grad():
+            mean = float(torch.cat([model.energy(part) for part in parts]).double().mean())
+        distance = frechet_distance(reduce_images(torch.cat(parts)), reference)
+        found.append(Candidate(steps, round(distance, 4), round((mean - float(energies.mean())) / float(energies.std()), 3)))
+    return min(found, key=lambda candidate: candidate.distance).steps, found
+
+
+def write_selection(path: Path, steps: int, found: list[Candidate], **details: Any) -> None:
+    """Keep the choice and everything it was made from beside the run."""
+    path.write_text(json.dumps({"steps": steps, **details, "candidates": [asdict(c) for c in found]}, indent=1) + "\n")
