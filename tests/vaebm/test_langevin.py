@@ -238,6 +238,15 @@ def test_image_of_a_seed_does_not_depend_on_the_other_seeds_or_their_order() -> 
     assert not torch.allclose(together[0], together[1], atol=1e-3)
 
 
+def test_trajectory_passes_the_samples_of_every_shorter_chain() -> None:
+    model, seeds = real_vaebm(), [3, 4]
+    states = list(model.trajectory(seeds, ChainSettings(3, 0.01), seed=2))
+    assert len(states) == 4
+    for steps, state in enumerate(states):
+        expected = model.sample(seeds, ChainSettings(steps, 0.01), output="sample", seed=2)
+        torch.testing.assert_close(model.decode(state)[0], expected)
+
+
 def test_seed_of_the_run_changes_every_image() -> None:
     model, chain = real_vaebm(), ChainSettings(1, 0.01)
     first, other = model.sample([1, 2], chain), model.sample([1, 2], chain, seed=1)

@@ -403,6 +403,7 @@ def ebm_base() -> dict[str, torch.Tensor]:
         {"noise": 0.0},
         {"noise": 0.05},
         {"bf16": True},
+        {"jitter": 0.2},
         {"ema": 0.1},
         {"buffer_size": 0},
         {"buffer_probability": 1.0},
@@ -412,6 +413,20 @@ def ebm_base() -> dict[str, torch.Tensor]:
 )
 def test_option_of_stage_two_takes_effect(change: dict, ebm_base: dict[str, torch.Tensor]) -> None:
     assert differ(ebm_base, parameters_after(ebm_task(replace(EBM, **change))))
+
+
+def test_jitter_changes_contrast_and_brightness_of_each_image_within_its_bounds() -> None:
+    task, x = ebm_task(replace(EBM, noise=0.0, jitter=0.3)), torch.rand(500, 3, 4, 4)
+    torch.manual_seed(0)
+    y = task._corrupt(x)
+    contrast = (y[:, 0, 0, 0] - y[:, 2, 3, 1]) / (x[:, 0, 0, 0] - x[:, 2, 3, 1])
+    brightness = y.mean((1, 2, 3)) - 0.5 - contrast * (x.mean((1, 2, 3)) - 0.5)
+    expected = contrast.view(-1, 1, 1, 1) * (x - 0.5) + 0.5 + brightness.view(-1, 1, 1, 1)
+    torch.testing.assert_close(y, expected, rtol=1e-3, atol=1e-3)  # one affine map per image
+    for values, centre, half_width in ((contrast, 1, 0.3), (brightness, 0, 0.15)):
+        assert (values - centre).abs().max() < half_width * 1.01
+        assert (values - centre).abs().max() > half_width * 0.9
+    assert torch.equal(ebm_task(replace(EBM, noise=0.0))._corrupt(x), x)
 
 
 def test_without_a_change_stage_two_repeats_itself(ebm_base: dict[str, torch.Tensor]) -> None:
