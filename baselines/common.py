@@ -21,7 +21,9 @@ def override(recipe: dict[str, Any], options: dict[str, Any], origin: str) -> di
     if merged.get("importance_samples", 1) < 1:
         raise UserError(f"{origin}: importance_samples {merged['importance_samples']}, needed at least 1")
     if merged.get("output", "mean") not in ("mean", "sample"):
-        raise UserError(f"{origin}: unknown output {merged['output']!r}.{did_you_mean(merged['output'], ('mean', 'sample'))}")
+        raise UserError(
+            f"{origin}: unknown output {merged['output']!r}.{did_you_mean(merged['output'], ('mean', 'sample'))}"
+        )
     return merged
 
 
@@ -32,7 +34,9 @@ def check_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> None:
         UserError: with what was found and what was needed.
     """
     if images.dtype != np.uint8 or images.shape[1:] != tuple(image_shape):
-        raise UserError(f"images: found {images.dtype} {images.shape}, needed uint8 (N, {', '.join(map(str, image_shape))})")
+        raise UserError(
+            f"images: found {images.dtype} {images.shape}, needed uint8 (N, {', '.join(map(str, image_shape))})"
+        )
 
 
 def batches(items: Any, size: int) -> Iterator[Any]:

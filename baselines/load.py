@@ -43,7 +43,9 @@ def read_card(name: str) -> Card | None:
     return Card(**tomllib.loads(path.read_text())) if path.is_file() else None
 
 
-def load_system(name: str, path: Path | None = None, *, device: str = "cpu", batch_size: int = 100, seed: int = 0, **options: Any) -> Any:
+def load_system(
+    name: str, path: Path | None = None, *, device: str = "cpu", batch_size: int = 100, seed: int = 0, **options: Any
+) -> Any:
     """Build a system from its bundled checkpoint, or from a user's.
 
     Args:
@@ -64,9 +66,24 @@ def load_system(name: str, path: Path | None = None, *, device: str = "cpu", bat
     else:
         checkpoint = load_checkpoint(path)
         if checkpoint.kind not in SYSTEMS:
-            raise UserError(f"--checkpoint {name}={path}: unknown kind {checkpoint.kind!r}.{did_you_mean(checkpoint.kind, SYSTEMS)}")
+            raise UserError(
+                f"--checkpoint {name}={path}: unknown kind {checkpoint.kind!r}.{did_you_mean(checkpoint.kind, SYSTEMS)}"
+            )
         if name in SYSTEMS and name != checkpoint.kind:
-            raise UserError(f"--checkpoint {name}={path}: the file holds a {checkpoint.kind}; name it {checkpoint.kind} or a label of your own")
+            raise UserError(
+                f"--checkpoint {name}={path}: the file holds a {checkpoint.kind}; name it {checkpoint.kind} or a label of your own"
+            )
         target = SYSTEMS.load(checkpoint.kind)
     known = {key: value for key, value in options.items() if key in getattr(target, "options", ())}
-    return target.from_checkpoint(checkpoint, device=device, batch_size=batch_size, seed=seed, origin=str(path), **known)
+    settings = {"device": device, "batch_size": batch_size, "seed": seed, "origin": str(path), **known}
+    try:
+        return target.from_checkpoint(checkpoint, **settings)
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # the card lacks what its system needs, or says what it does not know
+        wrong = f"not the card of a {checkpoint.kind} ({type(error).__name__}: {error})"
+        raise UserError(f"{path.with_suffix('.json')}: {wrong}") from error

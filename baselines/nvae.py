@@ -26,17 +26,39 @@ class NVAESystem:
     kind = "nvae"
     options = ("importance_samples", "temperature", "output")
 
-    def __init__(self, nvae: NVAE, recipe: dict[str, Any], *, size: str, weights_hash: str, device: str, batch_size: int, seed: int) -> None:
-        self.nvae = nvae.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    def __init__(
+        self,
+        nvae: NVAE,
+        recipe: dict[str, Any],
+        *,
+        size: str,
+        weights_hash: str,
+        device: str,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.nvae = nvae.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.recipe, self.size, self.device, self.batch_size, self.seed = recipe, size, device, batch_size, seed
         config = nvae.config
         self.image_shape = (config.image_size, config.image_size, config.image_channels)
-        self.fingerprint = {"kind": self.kind, "weights": weights_hash, "seed": seed, "importance_samples": recipe["importance_samples"]}
+        self.fingerprint = {
+            "kind": self.kind,
+            "weights": weights_hash,
+            "seed": seed,
+            "importance_samples": recipe["importance_samples"],
+        }
         self.protocol = {"score": "log p(x), nats", "estimator": bound_name(recipe["importance_samples"])}
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: Checkpoint, *, device: str = "cpu", batch_size: int = 100, seed: int = 0, origin: str = "checkpoint", **options: Any
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        device: str = "cpu",
+        batch_size: int = 100,
+        seed: int = 0,
+        origin: str = "checkpoint",
+        **options: Any,
     ) -> "NVAESystem":
         """Build the system that a checkpoint describes.
 
@@ -68,11 +90,20 @@ class NVAESystem:
         """Return one uint8 image (N, H, W, C) per seed."""
         out = [np.empty((0, *self.image_shape), dtype=np.uint8)]
         for part in batches(seeds, self.batch_size):
-            eps = [normal(self.seed, part, f"start.{i + 1}", shape, self.device) for i, shape in enumerate(self.nvae.latent_shapes)]
+            eps = [
+                normal(self.seed, part, f"start.{i + 1}", shape, self.device)
+                for i, shape in enumerate(self.nvae.latent_shapes)
+            ]
             logits, _, _ = self.nvae.decode(eps, self.recipe["temperature"])
             decoder = self.nvae.decoder(logits)
             if self.recipe["output"] == "sample":
-                out.append(to_uint8(decoder.sample(normal(self.seed, part, "start.0", tuple(decoder.dist.mu.shape[1:]), self.device))))
+                out.append(
+                    to_uint8(
+                        decoder.sample(
+                            normal(self.seed, part, "start.0", tuple(decoder.dist.mu.shape[1:]), self.device)
+                        )
+                    )
+                )
             else:
                 out.append(to_uint8(decoder.mean))
         return np.concatenate(out)
@@ -98,12 +129,16 @@ def log_p(nvae: NVAE, images: np.ndarray, k: int, seed: int) -> np.ndarray:
 
     def noise() -> Iterator[list[Tensor]]:
         for sample in range(k):
-            yield [normal(seed, keys, f"posterior.{sample}.{i}", shape, device) for i, shape in enumerate(nvae.latent_shapes)]
+            yield [
+                normal(seed, keys, f"posterior.{sample}.{i}", shape, device)
+                for i, shape in enumerate(nvae.latent_shapes)
+            ]
 
     return nvae.log_prob_bound(x, noise()).cpu().numpy()
 
 
 def unit_images(images: np.ndarray, device: torch.device | str) -> Tensor:
     """Map uint8 (N, H, W, C) to float (N, C, H, W) in [0, 1]."""
-    return to_unit(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)).contiguous(memory_format=torch.channels_last)
-
+    return to_unit(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)).contiguous(
+        memory_format=torch.channels_last
+    )

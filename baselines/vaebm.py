@@ -22,22 +22,35 @@ from vaebm.training.batches import to_uint8
 class VAEBMSystem:
     """A VAEBM with the recipe of its card.
 
-    Options (``from_checkpoint``): ``importance_samples`` K of the bound; ``steps``, ``step_size``, ``target`` ("paper" or "official") of the
-    chains; ``output`` ("mean" or "sample").
+    Options (``from_checkpoint``): ``importance_samples`` K of the bound; ``steps``, ``step_size``, ``target`` ("paper" or
+    "official") of the chains; ``output`` ("mean" or "sample").
     """
 
     kind = "vaebm"
     options = ("importance_samples", "steps", "step_size", "target", "output")
 
     def __init__(
-        self, model: VAEBM, recipe: dict[str, Any], *, size: str, weights_hash: str, device: str, batch_size: int, seed: int
+        self,
+        model: VAEBM,
+        recipe: dict[str, Any],
+        *,
+        size: str,
+        weights_hash: str,
+        device: str,
+        batch_size: int,
+        seed: int,
     ) -> None:
-        self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.model = model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.recipe, self.size, self.device, self.batch_size, self.seed = recipe, size, device, batch_size, seed
         self.chain = ChainSettings(recipe["steps"], recipe["step_size"], recipe["target"])
         config = model.nvae.config
         self.image_shape = (config.image_size, config.image_size, config.image_channels)
-        self.fingerprint = {"kind": self.kind, "weights": weights_hash, "seed": seed, "importance_samples": recipe["importance_samples"]}
+        self.fingerprint = {
+            "kind": self.kind,
+            "weights": weights_hash,
+            "seed": seed,
+            "importance_samples": recipe["importance_samples"],
+        }
         self.protocol = {
             "score": "log p_theta(x) - E(x), nats, not normalised",
             "estimator": bound_name(recipe["importance_samples"]),
@@ -45,7 +58,14 @@ class VAEBMSystem:
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: Checkpoint, *, device: str = "cpu", batch_size: int = 100, seed: int = 0, origin: str = "checkpoint", **options: Any
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        device: str = "cpu",
+        batch_size: int = 100,
+        seed: int = 0,
+        origin: str = "checkpoint",
+        **options: Any,
     ) -> "VAEBMSystem":
         """Build the system that a checkpoint describes; the NVAE it names must lie beside it.
 
@@ -55,7 +75,9 @@ class VAEBMSystem:
         card = checkpoint.card
         nvae = load_checkpoint(checkpoint.path.with_name(card["nvae"]["file"]))
         if nvae.card["sha256"] != card["nvae"]["sha256"]:
-            raise UserError(f"{origin}: was trained against another NVAE than {nvae.path.name} (sha256 differs from the card's)")
+            raise UserError(
+                f"{origin}: was trained against another NVAE than {nvae.path.name} (sha256 differs from the card's)"
+            )
         energy = EnergyNet(EnergyConfig.from_json(card["architecture"]["energy"]))
         load_weights(energy, checkpoint.part("energy"), origin)
         return cls(

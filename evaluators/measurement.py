@@ -52,7 +52,9 @@ class Measurement:
 
     def __post_init__(self) -> None:
         if self.value is not None and not math.isfinite(self.value):
-            raise ValueError(f"{self.system}/{self.dataset}/{self.metric}: a measurement must be finite, found {self.value}")
+            raise ValueError(
+                f"{self.system}/{self.dataset}/{self.metric}: a measurement must be finite, found {self.value}"
+            )
         if self.value is None and not self.note:
             raise ValueError(f"{self.system}/{self.dataset}/{self.metric}: an empty measurement must say why in `note`")
 
@@ -86,5 +88,7 @@ def read_measurements(path: Path) -> list[Measurement]:
     """
     document = json.loads(path.read_text())
     if document["schema_version"] > SCHEMA_VERSION:
-        raise ValueError(f"{path}: schema version {document['schema_version']}, this program reads up to {SCHEMA_VERSION}")
+        raise ValueError(
+            f"{path}: schema version {document['schema_version']}, this program reads up to {SCHEMA_VERSION}"
+        )
     return [Measurement.from_json(row) for row in document["measurements"]]

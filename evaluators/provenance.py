@@ -23,8 +23,14 @@ def package_versions() -> dict[str, str]:
 def commit(folder: Path) -> str:
     """Return the commit of the checkout at ``folder`` (``-dirty`` with changes), or "" outside one."""
     try:
-        run = lambda *words: subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10).stdout
-        return run("rev-parse", "HEAD").strip() + ("-dirty" if run("status", "--porcelain", "--untracked-files=no").strip() else "")
+        run = lambda *words: (
+            subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+            ).stdout
+        )
+        return run("rev-parse", "HEAD").strip() + (
+            "-dirty" if run("status", "--porcelain", "--untracked-files=no").strip() else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
 

@@ -62,8 +62,8 @@ def _train(arguments: Sequence[str]) -> int:
             vae=options.get("vae_from"),
         ),
     )
-    if exported is None:
-        return 130
+    if exported is None:  # said on stderr by the loop: interrupted, or stopped before the first healthy state
+        return 1
     print(exported)
     return 0
 
@@ -75,7 +75,9 @@ def _train_parser(stage: str) -> ArgumentParser:
     from vaebm.training.stages import Output, Settings
     from vaebm.training.vae import VAETraining
 
-    parser = ArgumentParser(prog=f"python -m vaebm train {stage}", exit_on_error=False, allow_abbrev=False, parser_mode="toml")
+    parser = ArgumentParser(
+        prog=f"python -m vaebm train {stage}", exit_on_error=False, allow_abbrev=False, parser_mode="toml"
+    )
     parser.add_argument("--config", action="config", help="a configuration of vaebm/configs by name, or a .toml file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     if stage == "ebm":
@@ -89,7 +91,7 @@ def _train_parser(stage: str) -> ArgumentParser:
     default = Settings()
     for name, kind in (("dataset", str), ("size", str), ("validation", int)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(default, name))
-    for name, kind in (
+    for name, part in (
         ("nvae", NVAEConfig),
         ("vae", VAETraining),
         ("vae_output", Output),
@@ -97,7 +99,7 @@ def _train_parser(stage: str) -> ArgumentParser:
         ("ebm", EBMTraining),
         ("ebm_output", Output),
     ):
-        parser.add_argument(f"--{name}", type=kind, default=getattr(default, name))
+        parser.add_argument(f"--{name}", type=part, default=getattr(default, name))
     return parser
 
 
@@ -129,7 +131,9 @@ def _export(arguments: Sequence[str]) -> int:
     parser = ArgumentParser(prog="python -m vaebm export", exit_on_error=False, allow_abbrev=False)
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--step", type=int, default=None, help="a kept update; the newest without it")
-    parser.add_argument("--to", type=Path, required=True, help="the .safetensors file to write; its card lies beside it")
+    parser.add_argument(
+        "--to", type=Path, required=True, help="the .safetensors file to write; its card lies beside it"
+    )
     parser.add_argument("--data-root", type=str, default=None, help="folder with data sets (default: $VAEBM_DATA)")
     options: Namespace = parse(parser, arguments)
     print(export(options.run, options.to, step=options.step, data_root=options.data_root))

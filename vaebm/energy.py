@@ -104,7 +104,8 @@ def data_dependent_init(energy: EnergyNet, x: Tensor) -> Tensor:
     """
 
     def initialise(conv: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(conv, Conv2d) and conv.log_weight_norm is not None
+        assert isinstance(conv, Conv2d)
+        assert conv.log_weight_norm is not None
         unit = conv.weight / (conv.weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1) + 1e-5)
         out = F.conv2d(inputs[0], unit, None, conv.stride, conv.padding, groups=conv.groups)
         scale = DATA_INIT_STD * out.std((0, 2, 3)) + 1e-5

@@ -20,7 +20,9 @@ Potential = Callable[[Sequence[Tensor]], Tensor]
 Noise = Callable[[int], Sequence[Tensor]]
 
 
-def langevin_chain(potential: Potential, start: Sequence[Tensor], *, steps: int, step_size: float, noise: Noise) -> Iterator[list[Tensor]]:
+def langevin_chain(
+    potential: Potential, start: Sequence[Tensor], *, steps: int, step_size: float, noise: Noise
+) -> Iterator[list[Tensor]]:
     """Yield the state after every step of unadjusted Langevin dynamics.
 
     Args:
@@ -42,12 +44,14 @@ def langevin_chain(potential: Potential, start: Sequence[Tensor], *, steps: int,
         yield state
 
 
-def langevin(potential: Potential, start: Sequence[Tensor], *, steps: int, step_size: float, noise: Noise) -> list[Tensor]:
+def langevin(
+    potential: Potential, start: Sequence[Tensor], *, steps: int, step_size: float, noise: Noise
+) -> list[Tensor]:
     """Return the state after ``steps`` updates (see :func:`langevin_chain`); ``start`` itself when ``steps`` is 0."""
-    state = [part.detach() for part in start]
+    last = [part.detach() for part in start]
     for state in langevin_chain(potential, start, steps=steps, step_size=step_size, noise=noise):
-        pass
-    return state
+        last = state
+    return last
 
 
 def standard_normal_potential(eps: Sequence[Tensor]) -> Tensor:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaebm.energy import EnergyNet
 from vaebm.langevin import TARGETS, langevin, langevin_chain, standard_normal_potential
 from vaebm.noise import normal
 from vaebm.nvae import NVAE, GaussianDecoder
@@ -75,11 +74,17 @@ class VAEBM(nn.Module):
         def official(eps: Sequence[Tensor]) -> Tensor:
             logits, _, log_pz = self.nvae.decode(eps[1:])
             x = self.nvae.decoder(logits).sample(eps[0])
-            return self.energy(x).float() - log_pz - GaussianDecoder.from_logits(logits, OFFICIAL_LOG_SIGMA_MIN).log_prob(x)
+            return (
+                self.energy(x).float()
+                - log_pz
+                - GaussianDecoder.from_logits(logits, OFFICIAL_LOG_SIGMA_MIN).log_prob(x)
+            )
 
         return {"paper": paper, "official": official}[target]
 
-    def run_chain(self, start: Sequence[Tensor], chain: ChainSettings, noise: Callable[[int], Sequence[Tensor]]) -> list[Tensor]:
+    def run_chain(
+        self, start: Sequence[Tensor], chain: ChainSettings, noise: Callable[[int], Sequence[Tensor]]
+    ) -> list[Tensor]:
         """Run the chain from ``start`` and return its last state."""
         return langevin(self.potential(chain.target), start, steps=chain.steps, step_size=chain.step_size, noise=noise)
 
@@ -103,15 +108,19 @@ class VAEBM(nn.Module):
     def trajectory(self, seeds: Sequence[int], chain: ChainSettings, *, seed: int = 0) -> Iterator[list[Tensor]]:
         """Yield the states of the chains that :meth:`sample` runs: the start, then one per step."""
         device = next(self.nvae.parameters()).device
-        draw = lambda purpose: [normal(seed, seeds, f"{purpose}.{i}", shape, device) for i, shape in enumerate(self.state_shapes)]
+        draw = lambda purpose: [
+            normal(seed, seeds, f"{purpose}.{i}", shape, device) for i, shape in enumerate(self.state_shapes)
+        ]
         start = draw("start")
         yield start
         noise = lambda k: draw(f"langevin.{k}")
-        yield from langevin_chain(self.potential(chain.target), start, steps=chain.steps, step_size=chain.step_size, noise=noise)
+        yield from langevin_chain(
+            self.potential(chain.target), start, steps=chain.steps, step_size=chain.step_size, noise=noise
+        )
 
     def log_density(self, x: Tensor, eps: Sequence[Sequence[Tensor]]) -> Tensor:
         """Return log p_theta(x) - E_psi(x), float64 (N,): log h(x) without the constant log Z.
 
-        log p_theta is the importance-weighted bound with one sample per entry of ``eps``, so the value is a lower bound of log h(x) + log Z.
+        log p_theta is the importance-weighted bound with one sample per entry of ``eps``, so this is a lower bound of log h(x) + log Z.
         """
         return self.nvae.log_prob_bound(x, eps) - self.energy(x).double()

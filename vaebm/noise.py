@@ -23,7 +23,9 @@ def _generator(stream: int, key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([stream, int(key) & (2**64 - 1)], dtype=np.uint64)))
 
 
-def normal(seed: int, keys: Sequence[int], purpose: str, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+def normal(
+    seed: int, keys: Sequence[int], purpose: str, shape: tuple[int, ...], device: torch.device | str = "cpu"
+) -> Tensor:
     """Draw standard normal noise, one independent stream per key.
 
     Args:
@@ -42,7 +44,9 @@ def normal(seed: int, keys: Sequence[int], purpose: str, shape: tuple[int, ...],
     return torch.from_numpy(out).to(device)
 
 
-def uniform(seed: int, keys: Sequence[int], purpose: str, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+def uniform(
+    seed: int, keys: Sequence[int], purpose: str, shape: tuple[int, ...], device: torch.device | str = "cpu"
+) -> Tensor:
     """Draw uniform noise in [0, 1), one independent stream per key; arguments as for :func:`normal`.
 
     Returns:
@@ -58,7 +62,8 @@ def uniform(seed: int, keys: Sequence[int], purpose: str, shape: tuple[int, ...]
 def content_keys(images: np.ndarray) -> list[int]:
     """Return one 64-bit key per image (N, H, W, C) from its bytes: equal images get equal noise wherever they stand."""
     return [
-        int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest(), "little") for image in images
+        int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest(), "little")
+        for image in images
     ]
 
 

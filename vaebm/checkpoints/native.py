@@ -79,7 +79,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path}: not a native checkpoint (needed: a .safetensors file with its .json card beside it)")
     for needed in (path, card_path):
         if not needed.is_file():
-            raise UserError(f"{needed}: no such file (a native checkpoint is NAME.safetensors with NAME.json beside it)")
+            raise UserError(
+                f"{needed}: no such file (a native checkpoint is NAME.safetensors with NAME.json beside it)"
+            )
     try:
         card = json.loads(card_path.read_text())
         kind, found = card["kind"], card["format"]
@@ -89,7 +91,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{card_path}: card format {found}, this version reads {FORMAT}")
     payload = path.read_bytes()
     if hashlib.sha256(payload).hexdigest() != card.get("sha256"):
-        raise UserError(f"{path}: does not match the sha256 in {card_path.name}: truncated or changed since it was saved")
+        raise UserError(
+            f"{path}: does not match the sha256 in {card_path.name}: truncated or changed since it was saved"
+        )
     try:
         weights = load_safetensors(payload)
     except SafetensorError as error:
@@ -108,8 +112,12 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> 
         if name not in weights:
             raise UserError(f"{origin}: weight {name!r} is missing")
         if weights[name].shape != own[name].shape:
-            raise UserError(f"{origin}: weight {name!r} has shape {tuple(weights[name].shape)}, needed {tuple(own[name].shape)}")
+            raise UserError(
+                f"{origin}: weight {name!r} has shape {tuple(weights[name].shape)}, needed {tuple(own[name].shape)}"
+            )
     unknown = sorted(set(weights) - set(own))
     if unknown:
-        raise UserError(f"{origin}: weight {unknown[0]!r} does not belong to this architecture ({len(unknown)} unknown in all)")
+        raise UserError(
+            f"{origin}: weight {unknown[0]!r} does not belong to this architecture ({len(unknown)} unknown in all)"
+        )
     module.load_state_dict(weights)

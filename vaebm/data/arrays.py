@@ -29,6 +29,9 @@ def read_array(path: Path, n: int | None = None) -> tuple[np.ndarray, np.ndarray
     try:
         if path.suffix.lower() == ".npy":
             raw, labels = np.load(path, mmap_mode="r", allow_pickle=False), None
+            if not isinstance(raw, np.ndarray):  # numpy goes by the content: this is a zip
+                raw.close()
+                raise ValueError("it holds several arrays, as a .npz does")
         else:
             raw, labels = _from_npz(path)
     except UserError:

@@ -41,7 +41,9 @@ class CausalConv2d(Conv2d):
 
     mask: Tensor
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, *, groups: int = 1, strict: bool, mirror: bool, bias: bool) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, *, groups: int = 1, strict: bool, mirror: bool, bias: bool
+    ) -> None:
         super().__init__(c_in, c_out, kernel, groups=groups, bias=bias)
         self.register_buffer("mask", causal_mask(c_in, c_out, kernel, groups, strict, mirror), persistent=False)
         with torch.no_grad():

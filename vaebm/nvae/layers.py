@@ -15,7 +15,17 @@ class Conv2d(nn.Conv2d):
 
     log_weight_norm: nn.Parameter | None
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = True, weight_norm: bool = True):
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        weight_norm: bool = True,
+    ):
         super().__init__(c_in, c_out, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias)
         self.log_weight_norm = None
         if weight_norm:

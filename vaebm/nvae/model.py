@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaebm.nvae.cells import DecoderCombiner, EncoderCombiner, ResidualCell
@@ -105,7 +104,7 @@ class Posterior:
 
 
 class NVAE(nn.Module):
-    """Hierarchical VAE with a Gaussian decoder. Images are float (N, C, H, W) in [0, 1]; noise is a list of standard normals, one per group."""
+    """Hierarchical VAE with a Gaussian decoder. Images are float (N, C, H, W) in [0, 1]; noise is a list, one per group."""
 
     def __init__(self, config: NVAEConfig) -> None:
         super().__init__()
@@ -186,7 +185,9 @@ class NVAE(nn.Module):
                 s = cell(s)
         return self.enc0(s), features, combiners
 
-    def _top_down(self, choose: Callable[[int, Tensor, Normal], Tensor], batch: int, temperature: float = 1.0) -> Tensor:
+    def _top_down(
+        self, choose: Callable[[int, Tensor, Normal], Tensor], batch: int, temperature: float = 1.0
+    ) -> Tensor:
         """Run the decoder; ``choose(group, features, prior)`` returns the group's z. Return the logits (N, 2C, H, W)."""
         group = 0
         s = self.prior_ftr0.expand(batch, -1, -1, -1)
@@ -214,7 +215,9 @@ class NVAE(nn.Module):
         """
         return self._draw_posterior(self._encode_features(x), eps)
 
-    def _draw_posterior(self, encoded: tuple[Tensor, list[Tensor], list[EncoderCombiner]], eps: Sequence[Tensor]) -> Posterior:
+    def _draw_posterior(
+        self, encoded: tuple[Tensor, list[Tensor], list[EncoderCombiner]], eps: Sequence[Tensor]
+    ) -> Posterior:
         top, features, combiners = encoded
         z: list[Tensor] = []
         kl: list[Tensor] = []

@@ -7,11 +7,10 @@
 elsewhere. Both are departures from the paper and off by default.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import math
 
 import numpy as np
 import torch
@@ -50,7 +49,7 @@ class EBMTraining:
         ema: decay of the averaged energy, which is the one that is kept.
         buffer_size: chain starts eps_z kept for re-use; 0 starts every chain afresh.
         buffer_probability, buffer_anneal: share of chains started from the buffer, reached linearly over that many updates.
-        guard_window, guard_limit: stop when the mean over the window of (E(x-) - E(x+)) / sd E(x+) exceeds the limit, once the guard is armed.
+        guard_window, guard_limit: stop when the mean over the window of (E(x-) - E(x+)) / sd E(x+) exceeds the limit, once armed.
     """
 
     steps: int = 600
@@ -91,11 +90,19 @@ class EBMTraining:
 class EBMTask:
     """The loop's task for stage 2."""
 
-    def __init__(self, nvae: NVAE, energy: EnergyConfig, images: np.ndarray, training: EBMTraining, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        nvae: NVAE,
+        energy: EnergyConfig,
+        images: np.ndarray,
+        training: EBMTraining,
+        seed: int,
+        device: torch.device,
+    ) -> None:
         self.training, self.device, self.batch_size = training, device, training.batch_size
-        self.model = VAEBM(nvae, EnergyNet(energy)).to(device, memory_format=torch.channels_last)
+        self.model = VAEBM(nvae, EnergyNet(energy)).to(device).to(memory_format=torch.channels_last)
         self.model.nvae.eval().requires_grad_(False)
-        self.energy: EnergyNet = self.model.energy  # type: ignore[assignment]
+        self.energy: EnergyNet = self.model.energy
         self.batches = Batches(images, training.batch_size, seed)
         data_dependent_init(self.energy, torch.cat([self._data(i + 1) for i in range(INIT_BATCHES)]))
         self.spectral = SpectralRegulariser(self.energy).to(device)
@@ -199,7 +206,11 @@ class EBMTask:
         """Return a copy of the model with the averaged energy, in eval mode."""
         energy = EnergyNet(self.energy.config)
         energy.load_state_dict(self.ema.shadow)
-        return VAEBM(self.model.nvae, energy.to(self.device, memory_format=torch.channels_last)).eval().requires_grad_(False)
+        return (
+            VAEBM(self.model.nvae, energy.to(self.device).to(memory_format=torch.channels_last))
+            .eval()
+            .requires_grad_(False)
+        )
 
     def preview(self) -> np.ndarray:
         """Chains of the training length, as decoder means: rows of NVAE samples above what the chains make of them."""

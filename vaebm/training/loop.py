@@ -30,7 +30,7 @@ from vaebm.errors import UserError
 from vaebm.noise import seed_step
 
 
-class Diverged(Exception):
+class Diverged(Exception):  # noqa: N818  an outcome, not an error: the loop catches it
     """Raised by a task when training has left the healthy region; the message says how it was seen."""
 
 
@@ -85,7 +85,9 @@ class Outcome:
     interrupted: bool = False
 
 
-def fit(task: Task, folder: Path, schedule: Schedule, *, seed: int, resume: bool = False, progress: bool = True) -> Outcome:
+def fit(
+    task: Task, folder: Path, schedule: Schedule, *, seed: int, resume: bool = False, progress: bool = True
+) -> Outcome:
     """Train ``task`` in ``folder``.
 
     A run killed at any moment and called again with ``resume=True`` gives the same weights as one that was never interrupted: randomness
@@ -123,7 +125,9 @@ def fit(task: Task, folder: Path, schedule: Schedule, *, seed: int, resume: bool
             if _due(step, schedule.log_every) or step == schedule.steps:
                 log.write(step, last)
                 rate = task.batch_size * (bar.format_dict["rate"] or 0)
-                bar.set_postfix_str(f"{rate:.0f} img/s " + " ".join(f"{k}={v:.4g}" for k, v in last.items()), refresh=False)
+                bar.set_postfix_str(
+                    f"{rate:.0f} img/s " + " ".join(f"{k}={v:.4g}" for k, v in last.items()), refresh=False
+                )
             if _due(step, schedule.checkpoint_every) or step == schedule.steps:
                 _save(newest, task, step)
             if _due(step, schedule.keep_every):
@@ -213,7 +217,11 @@ class _Log:
         self.rows: list[dict[str, float]] = []
         if path.exists():
             with path.open() as lines:
-                self.rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(lines) if int(row["step"]) <= keep_to]
+                self.rows = [
+                    {k: float(v) for k, v in row.items()}
+                    for row in csv.DictReader(lines)
+                    if int(row["step"]) <= keep_to
+                ]
         if self.rows:
             self._rewrite()
         else:

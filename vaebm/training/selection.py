@@ -54,7 +54,13 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def choose_steps(
-    model: VAEBM, held_out: np.ndarray, chain: ChainSettings, *, n: int = 256, ladder: tuple[int, ...] = LADDER, batch_size: int = 64
+    model: VAEBM,
+    held_out: np.ndarray,
+    chain: ChainSettings,
+    *,
+    n: int = 256,
+    ladder: tuple[int, ...] = LADDER,
+    batch_size: int = 64,
 ) -> tuple[int, list[Candidate]]:
     """Return the number of steps that the rule picks, and what was found for every number on the ladder.
 
@@ -80,7 +86,9 @@ def choose_steps(
         with torch.no_grad():
             mean = float(torch.cat([model.energy(part) for part in parts]).double().mean())
         distance = frechet_distance(reduce_images(torch.cat(parts)), reference)
-        found.append(Candidate(steps, round(distance, 4), round((mean - float(energies.mean())) / float(energies.std()), 3)))
+        found.append(
+            Candidate(steps, round(distance, 4), round((mean - float(energies.mean())) / float(energies.std()), 3))
+        )
     return min(found, key=lambda candidate: candidate.distance).steps, found
 
 

@@ -124,7 +124,9 @@ def read_nvae(path: Path) -> Checkpoint:
     if path.is_dir():
         found = sorted(path.glob("*.safetensors"))
         if len(found) != 1:
-            raise UserError(f"--vae-from {path}: found {len(found)} exported checkpoints, needed one (has stage 1 finished?)")
+            raise UserError(
+                f"--vae-from {path}: found {len(found)} exported checkpoints, needed one (has stage 1 finished?)"
+            )
         path = found[0]
     checkpoint = load_checkpoint(path)
     if checkpoint.kind != "nvae":
@@ -139,7 +141,9 @@ def build_nvae(checkpoint: Checkpoint, origin: str = "--vae-from") -> NVAE:
     return nvae
 
 
-def export(folder: Path, path: Path, *, step: int | None = None, outcome: Outcome | None = None, data_root: str | None = None) -> Path:
+def export(
+    folder: Path, path: Path, *, step: int | None = None, outcome: Outcome | None = None, data_root: str | None = None
+) -> Path:
     """Write the averaged weights of a run as a native checkpoint.
 
     Args:
@@ -173,20 +177,30 @@ def export(folder: Path, path: Path, *, step: int | None = None, outcome: Outcom
         steps, found = choose_steps(model, held_out, settings.ebm.chain)
         write_selection(path.with_suffix(".selection.json"), steps, found, update=update, seed=recorded["seed"])
         best = min(found, key=lambda candidate: candidate.distance)
-        training["validation"] = {"rule": "docs/ood.md", "samples_distance_4x4": best.distance, "relative_energy_gap": best.relative_gap}
+        training["validation"] = {
+            "rule": "docs/ood.md",
+            "samples_distance_4x4": best.distance,
+            "relative_energy_gap": best.relative_gap,
+        }
         card = {"kind": "vaebm", "sampling": {**settings.ebm.chain.to_json(), "steps": steps, "output": "mean"}}
         architecture = {"energy": settings.energy.to_json()}
         training = {**training, "settings": asdict(settings.ebm)}
         # Energies of several seeds share one NVAE: it lies beside them once, and its hash binds them to it.
         card["nvae"] = {"file": recorded["nvae_file"], "sha256": frozen.card["sha256"]}
         save_checkpoint(path.with_name(recorded["nvae_file"]), frozen.weights, frozen.card, half=True)
-        model = torch.nn.ModuleDict({"energy": model.energy})
+        weights = torch.nn.ModuleDict({"energy": model.energy}).state_dict()
     else:
         card = {"kind": "nvae", "sampling": {"temperature": 1.0, "output": "mean"}}
         training = {**training, "settings": asdict(settings.vae), "validation": validate(model, settings, data_root)}
-        model = torch.nn.ModuleDict({"nvae": model})
-    card = {**card, "size": settings.size, "dataset": settings.dataset, "architecture": architecture, "training": training}
-    save_checkpoint(path, model.state_dict(), card, half=True)
+        weights = torch.nn.ModuleDict({"nvae": model}).state_dict()
+    card = {
+        **card,
+        "size": settings.size,
+        "dataset": settings.dataset,
+        "architecture": architecture,
+        "training": training,
+    }
+    save_checkpoint(path, weights, card, half=True)
     return path
 
 

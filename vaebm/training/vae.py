@@ -1,9 +1,8 @@
 """Stage 1: train the NVAE by maximising the ELBO, with KL warm-up and balancing."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import math
 
 import numpy as np
 import torch
@@ -61,7 +60,7 @@ class VAETask:
     """The loop's task for stage 1."""
 
     def __init__(self, vae: NVAE, images: np.ndarray, training: VAETraining, seed: int, device: torch.device) -> None:
-        self.vae, self.training, self.device = vae.to(device, memory_format=torch.channels_last), training, device
+        self.vae, self.training, self.device = vae.to(device).to(memory_format=torch.channels_last), training, device
         self.batch_size = training.batch_size
         self.batches = Batches(images, training.batch_size, seed)
         self.optimizer = torch.optim.Adamax(vae.parameters(), lr=training.learning_rate, betas=(0.9, 0.999), eps=1e-8)
@@ -85,7 +84,11 @@ class VAETask:
         eps = [torch.randn(len(x), *shape, device=self.device) for shape in self.vae.latent_shapes]
         self.vae.train()
         log_px, kl = self.vae.elbo(x, eps)
-        beta = min(1.0, self.training.kl_start + (1 - self.training.kl_start) * step / max(1.0, self.training.kl_anneal * self.training.steps))
+        beta = min(
+            1.0,
+            self.training.kl_start
+            + (1 - self.training.kl_start) * step / max(1.0, self.training.kl_anneal * self.training.steps),
+        )
         penalty = beta * balance_kl(kl, self.sizes) if beta < 1 else kl.sum(1)
         loss = (penalty - log_px).mean() / self.dims
         for group in self.optimizer.param_groups:
@@ -108,14 +111,18 @@ class VAETask:
     @torch.no_grad()
     def averaged(self) -> NVAE:
         """Return a copy of the model with the averaged weights, in eval mode."""
-        copy = NVAE(self.vae.config).to(self.device, memory_format=torch.channels_last)
+        copy = NVAE(self.vae.config).to(self.device).to(memory_format=torch.channels_last)
         copy.load_state_dict(self.ema.shadow)
         return copy.eval()
 
     @torch.no_grad()
     def preview(self) -> np.ndarray:
         vae = self.averaged()
-        logits, _, _ = vae.decode([normal(0, range(32), f"eps_z.{i}", s, self.device) for i, s in enumerate(vae.latent_shapes)])
+        logits, _, _ = vae.decode(
+            [normal(0, range(32), f"eps_z.{i}", s, self.device) for i, s in enumerate(vae.latent_shapes)]
+        )
         x = to_unit(self.batches.images[:32].to(self.device))
         eps = [normal(0, range(32), f"posterior.{i}", s, self.device) for i, s in enumerate(vae.latent_shapes)]
-        return np.concatenate([to_uint8(vae.decoder(logits).mean), to_uint8(vae.decoder(vae.encode(x, eps).logits).mean)])
+        return np.concatenate(
+            [to_uint8(vae.decoder(logits).mean), to_uint8(vae.decoder(vae.encode(x, eps).logits).mean)]
+        )
