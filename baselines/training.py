@@ -1,9 +1,9 @@
 """Training of the baselines: configurations, one task per kind of system, and the export of a finished run."""
 
 import copy
+import csv
 import json
 import math
-import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -21,7 +21,7 @@ from vaebm.errors import UserError, did_you_mean
 from vaebm.noise import seed_step
 from vaebm.training.batches import Batches, to_uint8, to_unit
 from vaebm.training.ema import EMA
-from vaebm.training.loop import Diverged, Schedule, Stateful, fit
+from vaebm.training.loop import Diverged, Schedule, Stateful, Stopwatch, fit, restore
 
 CONFIGS = Path(__file__).parent / "configs"
 N_VALIDATION = 2000  # the last images of the training set: scored after training, never trained on
@@ -115,23 +115,6 @@ class ReplayBuffer:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.images.copy_(state["images"])
-
-
-class Stopwatch:
-    """Seconds of training, counted across resumes."""
-
-    def __init__(self) -> None:
-        self.before, self.began = 0.0, time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.began
-
-    def state_dict(self) -> dict[str, float]:
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        self.before, self.began = state["seconds"], time.perf_counter()
 
 
 class BaselineTask(Protocol):
@@ -384,8 +367,8 @@ def train(
     After a divergence the newest healthy state is exported, and the card says so.
 
     Args:
-        images: the training set, uint8 (N, H, W, C); its last ``N_VALIDATION`` images (a fifth of a smaller set) are
-        held out. command: the command line, for the card.
+        images: the training set, uint8 (N, H, W, C); its last ``N_VALIDATION`` (or last fifth, if fewer) are held out.
+        command: the command line, for the card.
 
     Returns:
         The exported file, or None when the run was interrupted or has nothing healthy to export.
@@ -404,14 +387,9 @@ def train(
     task: BaselineTask = KINDS[config.kind].task(config, images[: len(images) - held_out], seed, torch.device(device))
     outcome = fit(task, folder, config.schedule, seed=seed, resume=resume, progress=progress)
     newest = folder / "checkpoint.pt"
-    if outcome.stopped.startswith("interrupted") or not newest.exists():
+    if outcome.interrupted or not newest.exists():
         return None
-    updates = outcome.step
-    if outcome.stopped:
-        saved = torch.load(newest, weights_only=True, map_location="cpu")
-        for name, part in task.state().items():
-            part.load_state_dict(saved[name])
-        updates = int(saved["step"])
+    updates = restore(newest, task)  # after a divergence this goes back to the newest healthy state
     validation = task.validate(images[len(images) - held_out :])
     card = {
         "kind": config.kind,
@@ -426,7 +404,7 @@ def train(
             "updates": updates,
             "minutes": round(task.stopwatch.seconds / 60, 1),
             "device": torch.device(device).type,
-            "final": outcome.last,
+            "final": _last_logged(folder / "log.csv", updates),
             "validation": {**validation, "images": f"the last {held_out} training images, not trained on"},
             **({"stopped": outcome.stopped} if outcome.stopped else {}),
         },
@@ -435,6 +413,13 @@ def train(
     save_checkpoint(path, task.weights(), card, half=True)
     load_checkpoint(path)  # what was written can be read
     return path
+
+
+def _last_logged(log: Path, updates: int) -> dict[str, float]:
+    """The newest line of the log that is not after update ``updates``."""
+    with log.open() as lines:
+        rows = [row for row in csv.DictReader(lines) if int(row["step"]) <= updates]
+    return {name: float(value) for name, value in rows[-1].items() if name != "step"} if rows else {}
 
 
 def _check_same_run(path: Path, recorded: dict[str, Any], resume: bool) -> None:

@@ -194,7 +194,8 @@ class OODSuite:
         """auroc, aupr, fpr95 per outer set, then the mean."""
         bootstrap = f"stratified bootstrap, {self.replicates} resamples"
         names = _term_names(system, data)
-        caveat = f"moves with the scale of {names[-1]}: see auroc_at_coefficient" if len(names) > 1 else ""
+        # Another scale of the last term moves the number: see auroc_at_coefficient.
+        scale = {"scale_of": names[-1]} if len(names) > 1 else {}
         rows = []
         for dataset in data.requested:
             reason = system.reason or ("" if dataset in system.terms else data.missing[dataset])
@@ -202,7 +203,7 @@ class OODSuite:
                 rows += [_empty(system, data, dataset, metric, reason, seed) for metric in METRICS]
                 continue
             inside, outside = system.terms[data.in_dist.name][SCORE], system.terms[dataset][SCORE]
-            ranked = _row(system, data, dataset, "auroc", auroc_interval(inside, outside), seed, interval=_DELONG)
+            ranked = auroc_interval(inside, outside)
             precision = aupr(inside, outside, seed=seed, replicates=self.replicates)
             details: dict[str, Any] = {
                 "interval": f"{bootstrap}, logit scale, 95 %",
@@ -211,7 +212,7 @@ class OODSuite:
             exact = f"{bootstrap}, percentiles and Clopper-Pearson, 95 %"
             accepted = fpr95(inside, outside, seed=seed, replicates=self.replicates)
             rows += [
-                dataclasses.replace(ranked, note=caveat),
+                _row(system, data, dataset, "auroc", ranked, seed, interval=_DELONG, **scale),
                 _row(system, data, dataset, "aupr", precision, seed, **details),
                 _row(system, data, dataset, "fpr95", accepted, seed, interval=exact),
             ]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # How one system makes its score is part of that system, as its weights are: it does not decide whether two AUROCs are
 # comparable. A key that is not listed here does, so an unknown one costs at most a bold face.
-SCORE_KEYS = frozenset({"score", "estimator", "num_importance_samples", "K", "terms", "bound"})
+SCORE_KEYS = frozenset({"score", "estimator", "num_importance_samples", "K", "terms", "bound", "scale_of"})
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _comparable(row: Measurement) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its key, its printed title, and whether it holds magnitudes (four digits), not rates (decimals)."""
+    """A column: its key, its printed title, and whether it holds magnitudes (three digits), not rates (decimals)."""
 
     key: str
     title: str

@@ -1,72 +1,194 @@
-"""Protocols of measured cells in a few sentences: what all share once, what differs by what it differs with."""
+"""What a reader must know about the measured cells of a table, in the sentences a paper would print.
 
-from collections.abc import Callable, Iterable
+Everything else that decides a number stays in the JSON file. Nothing here can hide a difference: rows whose images differ get a sentence
+each, and a key of a protocol that has no sentence of its own is named as soon as rows differ in it.
+"""
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The protocol of one measured cell, and the printed names of its row, column and metric."""
+    """One measured cell: the printed names of its row, column and metric, and how it was made.
+
+    Attributes:
+        column: printed name of the out-of-distribution set; empty where only the in-distribution set matters.
+        mean: the cell is a mean over sets.
+        control: the row is an image statistic.
+        source: printed name of the in-distribution set.
+    """
 
     row: str
     column: str
     metric: str
     protocol: dict[str, Any]
+    seed: int | None = None
+    mean: bool = False
+    control: bool = False
+    source: str = "CIFAR-10"
 
 
-_FACTORS: tuple[Callable[[Entry], str], ...] = (
-    lambda entry: entry.column,
-    lambda entry: entry.row,
-    lambda entry: entry.metric,
-    lambda entry: f"{entry.row} on {entry.column}",
-    lambda entry: f"{entry.metric} of {entry.row} on {entry.column}",
-)
+# The keys that have sentences of their own.
+IMAGES = ("in_distribution", "n_in", "n_out", "duplicates_removed", "image_shape", "mean_of")
+ORIGINS = tuple(f"{side}_{what}" for side in ("in", "out") for what in ("split", "source", "notes"))
+SCORES = ("score", "estimator", "codec", "scale_of")
+KNOWN = {*IMAGES, *ORIGINS, *SCORES, "interval", "base_rate", "coefficient_on"}
+
+_DUPLICATES = re.compile(r"\d+ exact duplicates of \S+ removed")  # counted in a sentence already
 
 
-def describe_protocols(entries: Iterable[Entry]) -> list[str]:
-    """Return one sentence on what all measured cells share, then one for each key whose value differs."""
-    entries = list(entries)
-    keys = list(dict.fromkeys(key for entry in entries for key in entry.protocol))
-    shared, varying = [], []
-    for key in keys:
-        holders = [entry for entry in entries if key in entry.protocol]
-        values = {_text(entry.protocol[key]) for entry in holders}
-        if len(values) == 1 and len(holders) == len(entries):
-            shared.append(f"{_words(key)} {values.pop()}")
-        else:
-            name = _words(key)
-            varying.append(f"{name[:1].upper()}{name[1:]}: {_by_factor(key, holders)}.")
-    return ([f"All measured rows: {'; '.join(shared)}."] if shared else []) + varying
+def describe_images(entries: Sequence[Entry]) -> list[str]:
+    """Say which images stand against which, once for all rows that share them."""
+    groups: dict[Hashable, list[str]] = {}
+    seeds: dict[Hashable, set[int]] = {}
+    for row in dict.fromkeys(entry.row for entry in entries):
+        own = [entry for entry in entries if entry.row == row and not entry.mean]
+        if own:
+            facts = _facts(own)
+            groups.setdefault(facts, []).append(row)
+            seeds.setdefault(facts, set()).update(entry.seed for entry in own if entry.seed is not None)
+    found = []
+    for facts, rows in groups.items():
+        shown = sorted(seeds[facts])
+        seed = f"; seed{'s' * (len(shown) > 1)} {', '.join(map(str, shown))}" if shown else ""
+        found.append(f"{'Measured rows' if len(groups) == 1 else _join(rows)}: {facts}{seed}.")
+    if len(found) > 1:
+        found.append("Measured rows of different images are not ranked against each other.")
+    return found
 
 
-def _by_factor(key: str, holders: list[Entry]) -> str:
-    """Say the values of a key by the first factor (column, row, metric, ...) that decides them."""
-    for factor in _FACTORS:
-        values: dict[str, set[str]] = {}
-        for entry in holders:
-            values.setdefault(factor(entry), set()).add(_text(entry.protocol[key]))
-        if all(len(found) == 1 for found in values.values()):
-            break
-    named: dict[str, list[str]] = {}
-    for name, found in values.items():
-        named.setdefault(" / ".join(sorted(found)), []).append(name)
-    return "; ".join(f"{value} ({', '.join(names)})" for value, names in named.items())
+def _facts(own: Sequence[Entry]) -> str:
+    """``"300 CIFAR-10 test images (32x32x3) against 298 of CIFAR-100, 300 of SVHN; no duplicates found"``."""
+    first = own[0].protocol
+    split = {"test": "test ", "train": "training "}.get(first.get("in_split", ""), "")
+    shape = f" ({first['image_shape']})" if "image_shape" in first else ""
+    text = f"{_number(first.get('n_in'))} {own[0].source} {split}images{shape}"
+    outer = {entry.column: entry.protocol for entry in own if entry.column and "n_out" in entry.protocol}
+    if not outer:
+        return text
+    by_count = _members(outer, lambda column: _number(outer[column]["n_out"]))
+    every = len(by_count) == 1 and len(outer) > 1
+    against = [f"{count} of {'each set' if every else _join(columns)}" for count, columns in by_count.items()]
+    removed = {column: protocol.get("duplicates_removed") for column, protocol in outer.items()}
+    duplicates = "no duplicates found"
+    if any(removed.values()):
+        counted = [f"{count} from {column}" for column, count in removed.items() if count]
+        duplicates = f"duplicates of {own[0].source} removed: {', '.join(counted)}"
+    elif None in removed.values():
+        duplicates = "duplicates not looked for"
+    return f"{text} against {', '.join(against)}; {duplicates}"
 
 
-def _words(key: str) -> str:
-    return key.replace("_", " ")
+def describe_origins(entries: Sequence[Entry]) -> list[str]:
+    """Say where the images come from, which are not known to be official test images, and what was done to them."""
+    origins: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        for side, name in (("in", entry.source), ("out", "" if entry.mean else entry.column)):
+            found = {what: entry.protocol.get(f"{side}_{what}", "") for what in ("split", "source", "notes")}
+            if name and found["source"]:
+                origins.setdefault(name, found)
+    made = {name for name, origin in origins.items() if origin["source"].startswith("interpolated from")}
+    places = _members([name for name in origins if name not in made], lambda name: origins[name]["source"])
+    sentences = []
+    if places:
+        listed = [f"{_join(names)}, {place.replace(': ', ', ')}" for place, names in places.items()]
+        sentences.append(f"Images: {'; '.join(listed)}.")
+    unofficial = [name for name, origin in origins.items() if origin["split"] != "test"]
+    if unofficial:
+        sentences.append(f"Not known to be official test images: {_join(unofficial)}.")
+    notes = {
+        name: "; ".join(note for note in origin["notes"].split("; ") if note and not _DUPLICATES.fullmatch(note))
+        for name, origin in origins.items()
+    }
+    for note, names in _members([name for name in notes if notes[name]], lambda name: notes[name]).items():
+        sentences.append(f"{_join(names).rstrip('.')}: {note}.")
+    return sentences
+
+
+def describe_scores(entries: Sequence[Entry]) -> list[str]:
+    """Say what each system's score is and how it is had; then which way each control points; then what E's scale does."""
+    scores: dict[str, str] = {}
+    controls: dict[str, str] = {}
+    scaled: list[str] = []
+    for entry in entries:
+        protocol = entry.protocol
+        if entry.control:
+            codec = f" ({protocol['codec']})" if "codec" in protocol else ""
+            controls[entry.row] = str(protocol.get("estimator", "")).rpartition("; ")[2] + codec
+            continue
+        estimator = protocol.get("estimator", "")
+        scores[entry.row] = f"{protocol['score']} ({estimator})" if "score" in protocol else estimator
+        if "scale_of" in protocol and entry.row not in scaled:
+            scaled.append(entry.row)
+    found = []
+    if any(scores.values()):
+        grouped = _members([row for row in scores if scores[row]], lambda row: scores[row])
+        found.append(f"Scores: {'; '.join(f'{_join(rows)}, {text}' for text, rows in grouped.items())}.")
+    if any(controls.values()):
+        listed = [f"{row}, {text}" for row, text in controls.items() if text]
+        found.append(f"Controls keep one sign on every set: {'; '.join(listed)}.")
+    if scaled:
+        found.append(
+            f"{_join(scaled)}: log p(x) is a bound in nats and E has the scale its training gave it; another scale of E moves this row"
+            " (see the table of coefficients)."
+        )
+    return found
+
+
+def describe_intervals(entries: Sequence[Entry]) -> list[str]:
+    """Say how the intervals were made."""
+    metrics = {entry.metric for entry in entries}
+    name: Callable[[Entry], str] = lambda entry: entry.metric if len(metrics) > 1 else entry.column
+    made: dict[str, list[str]] = {}
+    for entry in entries:
+        if "interval" in entry.protocol:
+            names = made.setdefault(entry.protocol["interval"].replace(", 95 %", ""), [])
+            names += [name(entry)] * (name(entry) not in names)
+    if not made:
+        return ["Brackets: 95 % intervals."] if entries else []
+    usual = max(made, key=lambda text: len(made[text]))
+    if len(metrics) > 1 and len(made) > 1:
+        return ["Brackets: 95 % intervals; " + "; ".join(f"{_join(made[text])}, {text}" for text in made) + "."]
+    others = "".join(f"; {_join(made[text])}, {text}" for text in made if text != usual)
+    return [f"Brackets: 95 % intervals ({usual}{others})."]
+
+
+def describe_differences(entries: Sequence[Entry]) -> list[str]:
+    """Name every key without a sentence of its own in which rows of one column differ."""
+    found = []
+    for key in dict.fromkeys(key for entry in entries for key in entry.protocol if key not in KNOWN):
+        values: dict[tuple[str, str], dict[str, str]] = {}
+        for entry in entries:
+            values.setdefault((entry.column, entry.metric), {})[entry.row] = _text(entry.protocol.get(key))
+        if any(len(set(rows.values())) > 1 for rows in values.values()):
+            rows = {row: text for held in values.values() for row, text in held.items()}
+            told = [f"{text} ({_join(names)})" for text, names in _members(rows, lambda row: rows[row]).items()]
+            found.append(f"Not ranked against each other, {key.replace('_', ' ')} differs: {'; '.join(told)}.")
+    return found
+
+
+def _members(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    """Group names by a text, in order of first appearance."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return groups
+
+
+def _join(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "an unknown number of"
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{_words(str(key))} {_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key.replace('_', ' ')} {_text(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value)
-    return str(value)
+        return ", ".join(map(_text, value))
+    return f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)

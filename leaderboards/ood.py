@@ -6,7 +6,14 @@ from dataclasses import replace
 from evaluators.measurement import Measurement
 from leaderboards import names
 from leaderboards.board import Block, Board, Cell, Column, Row, drop_empty, mark_best
-from leaderboards.footnotes import Entry, describe_protocols
+from leaderboards.footnotes import (
+    Entry,
+    describe_differences,
+    describe_images,
+    describe_intervals,
+    describe_origins,
+    describe_scores,
+)
 from leaderboards.published import read_published
 from leaderboards.rows import Placed, measured_rows
 from vaebm.errors import UserError
@@ -14,7 +21,8 @@ from vaebm.errors import UserError
 PAPER_SETS = ("svhn", "cifar10_interp", "cifar100", "celeba")
 NOT_PUBLISHED = "The paper reports no number here."
 NO_PUBLISHED_MEAN = "No mean: the paper does not report all four sets."
-INTERVAL = "Brackets: 95 % interval."
+ONLY_TERMS = "Only where the score is a sum of terms."
+AS_ABOVE = "Images and scores: see the AUROC table."
 
 
 def ood_boards(rows: Sequence[Measurement]) -> list[Board]:
@@ -79,9 +87,10 @@ def _auroc(rows: Sequence[Measurement], source: str) -> Board:
         Block("Controls: zero-parameter image statistics (measured)", tuple(controls)),
     ]
 
-    notes = _protocol_notes([row for row in rows if row.metric == "auroc"])
-    if notes:
-        notes.insert(0, f"AUROC: higher is better, 0.5 is chance. {INTERVAL}")
+    entries = _entries([row for row in rows if row.metric == "auroc"])
+    notes = ["AUROC: higher is better, 0.5 is chance."] if entries else []
+    notes += describe_intervals(entries) + describe_images(entries) + describe_origins(entries)
+    notes += describe_differences(entries) + describe_scores(entries)
     notes += _control_notes(systems, controls, columns)
     notes += _published_notes(published)
     paper_table = " (Table 6 of the paper)" if in_paper else ""
@@ -145,7 +154,17 @@ def _aupr_fpr95(rows: Sequence[Measurement], source: str) -> Board:
         Block("FPR95 (lower is better, chance is 0.95)", mark_best(fpr95, higher_is_better=False)),
     ]
     title = "AUPR and FPR95 of in-distribution {source} against each set, measured"
-    return _board("ood_aupr_fpr95", title, source, columns, blocks, _protocol_notes(rows, INTERVAL))
+    return _board("ood_aupr_fpr95", title, source, columns, blocks, _base_rates(rows) + _companion_notes(rows))
+
+
+def _base_rates(rows: Sequence[Measurement]) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.value is not None and "base_rate" in row.protocol:
+            columns = found.setdefault(f"{row.protocol['base_rate']:.2f}", [])
+            columns += [names.dataset_title(row.dataset)] * (names.dataset_title(row.dataset) not in columns)
+    told = [rate if len(found) == 1 else f"{rate} ({', '.join(columns)})" for rate, columns in found.items()]
+    return [f"Base rate (AUPR of a scorer that tells nothing): {', '.join(told)}."] if told else []
 
 
 def _correlations(rows: Sequence[Measurement], source: str) -> Board:
@@ -163,14 +182,20 @@ def _correlations(rows: Sequence[Measurement], source: str) -> Board:
     found = {entry.column for entry in placed}
     columns = [Column(name, names.statistic_title(name)) for name in statistics if name in found]
     columns += [Column(name, name) for name in sorted(found - {*statistics, "sd"})]
-    columns += [Column("sd", "sd of it", magnitude=True)] if "sd" in found else []
+    columns += [Column("sd", "sd", magnitude=True)] if "sd" in found else []
     systems = _systems(entry.measurement for entry in placed)
     placed.sort(
         key=lambda entry: (systems.index(entry.measurement.system), entry.variant != "")
     )  # the score, its terms
-    blocks = [Block("Measured systems, their scores and the terms of these", tuple(measured_rows(placed, columns)))]
-    lead = f"Near 1 or -1 a score sees little more than that statistic. {INTERVAL}"
-    notes = _protocol_notes([row for row in rows if row.metric == "rank_correlation"], lead)
+    blocks = [
+        Block(
+            "Measured systems, their scores and the terms of these", tuple(measured_rows(placed, columns, ONLY_TERMS))
+        )
+    ]
+    notes = _companion_notes([row for row in rows if row.metric == "rank_correlation"])
+    if notes:
+        spread = "; sd: spread of a term over the in-distribution images, in its units" if "sd" in found else ""
+        notes.insert(0, f"Near 1 or -1 a score sees little more than that statistic{spread}.")
     title = "What the scores look at: rank correlation with image statistics on {source}"
     return _board("ood_correlations", title, source, columns, blocks, notes)
 
@@ -193,7 +218,7 @@ def _coefficients(rows: Sequence[Measurement], source: str) -> Board:
         f"{_ranges(scan, columns)}."
     )
     title = "AUROC against a coefficient c on the energy, in-distribution {source}"
-    return _board("ood_coefficient", title, source, columns, blocks, _protocol_notes(scan, lead))
+    return _board("ood_coefficient", title, source, columns, blocks, [lead, *_companion_notes(scan)])
 
 
 def _ranges(scan: Sequence[Measurement], columns: Sequence[Column]) -> str:
@@ -262,17 +287,29 @@ def _dataset_columns(rows: Iterable[Measurement], in_paper: bool = False) -> tup
     return tuple(Column(key, names.dataset_title(key)) for key in [*keys, *(key for key in found if key not in keys)])
 
 
-def _protocol_notes(rows: Sequence[Measurement], lead: str = "") -> list[str]:
-    """Describe the protocols of the numbers, after a leading sentence; nothing where there are no rows."""
+def _companion_notes(rows: Sequence[Measurement]) -> list[str]:
+    """The notes of a table beside the AUROC table: what is its own, and how many images."""
+    entries = _entries(rows)
+    notes = [*describe_intervals(entries), *describe_images(entries), *describe_differences(entries)]
+    return [*notes, AS_ABOVE] if entries else []
+
+
+def _entries(rows: Iterable[Measurement]) -> list[Entry]:
+    """The measured cells with a number, in order of the columns, as footnotes speak of them."""
+    rows = [row for row in rows if row.value is not None]
     sizes = {row.size for row in rows if row.size}
     order = (*PAPER_SETS, "mean")
-    entries = []
-    for row in sorted(rows, key=lambda row: order.index(row.dataset) if row.dataset in order else len(order)):
-        if row.value is None:
-            continue
-        label = system_label(row.system) + (f" {row.size}" if row.size and len(sizes) > 1 else "")
-        counted = {"images": None if "n_in" in row.protocol else row.n, "seed": row.seed}
-        protocol = row.protocol | {key: value for key, value in counted.items() if value is not None}
-        metric = names.METRICS.get(row.metric, row.metric)
-        entries.append(Entry(label, names.dataset_title(row.dataset), metric, protocol))
-    return ([lead] if lead and rows else []) + describe_protocols(entries)
+    rows.sort(key=lambda row: order.index(row.dataset) if row.dataset in order else len(order))
+    return [
+        Entry(
+            row=system_label(row.system) + (f" {row.size}" if row.size and len(sizes) > 1 else ""),
+            column="" if row.dataset == _in_distribution(row) else names.dataset_title(row.dataset),
+            metric=names.METRICS.get(row.metric, row.metric),
+            protocol=row.protocol if row.n is None else {"n_in": row.n} | row.protocol,
+            seed=row.seed,
+            mean=row.dataset == "mean",
+            control=row.role == "control" and row.metric == "auroc",
+            source=names.dataset_title(_in_distribution(row)),
+        )
+        for row in rows
+    ]

@@ -20,10 +20,13 @@ class Placed:
     measurement: Measurement
 
 
-def measured_rows(placed: Sequence[Placed], columns: Sequence[Column], nested: bool = False) -> list[Row]:
+def measured_rows(
+    placed: Sequence[Placed], columns: Sequence[Column], absent: str = NOT_MEASURED, *, nested: bool = False
+) -> list[Row]:
     """Make rows in order of first appearance; an empty cell joins the row of its system whatever its seed.
 
     Args:
+        absent: why a cell without a measurement is empty.
         nested: the rows stand under a published row and say ``measured``.
 
     Raises:
@@ -40,12 +43,12 @@ def measured_rows(placed: Sequence[Placed], columns: Sequence[Column], nested: b
             members = [entry for entry in group if entry.measurement.seed == seed]
             members += [e for e in group if e.measurement.value is None and e.measurement.seed not in seeds]
             tag = ["measured"] * nested + [size] * bool(size) + [f"seed {seed}"] * (len(seeds) > 1)
-            cells = _cells(members, columns)
+            cells = _cells(members, columns, absent)
             made.append(Row(group[0].label, size, "measured", cells, "", system, variant, ", ".join(tag), nested))
     return made
 
 
-def _cells(members: Sequence[Placed], columns: Sequence[Column]) -> tuple[Cell, ...]:
+def _cells(members: Sequence[Placed], columns: Sequence[Column], absent: str) -> tuple[Cell, ...]:
     cells: dict[str, Cell] = {}
     for entry in members:
         row, cell = entry.measurement, Cell.of(entry.measurement)
@@ -55,4 +58,4 @@ def _cells(members: Sequence[Placed], columns: Sequence[Column]) -> tuple[Cell, 
                 f" measurements, {cells[entry.column].value} and {row.value}, where a table has one place: give one run"
             )
     metric = members[0].measurement.metric
-    return tuple(cells.get(c.key, Cell(None, note=NOT_MEASURED, dataset=c.key, metric=metric)) for c in columns)
+    return tuple(cells.get(c.key, Cell(None, note=absent, dataset=c.key, metric=metric)) for c in columns)

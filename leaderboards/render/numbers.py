@@ -42,7 +42,7 @@ def _fixed(value: float, digits: int) -> str:
 
 
 def _magnitude(value: float) -> str:
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _short(text: str) -> str:

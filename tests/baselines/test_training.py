@@ -154,6 +154,8 @@ def test_the_guard_stops_on_nan_and_keeps_the_last_good_state(kind, tmp_path, im
     checkpoint = load_checkpoint(run(kind, tmp_path, images))
     assert checkpoint.card["training"]["updates"] == 3
     assert "stopped at update 5" in checkpoint.card["training"]["stopped"]
+    assert np.isfinite(list(checkpoint.card["training"]["final"].values())).all()
+    assert checkpoint.card["training"]["final"]
     assert (tmp_path / "run" / "stopped.txt").exists()
     assert all(value.isfinite().all() for value in checkpoint.weights.values())
     assert "stopped at update 5" in capsys.readouterr().err

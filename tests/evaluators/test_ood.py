@@ -146,10 +146,10 @@ def test_terms_and_coefficients(result: OODResult) -> None:
     energy = one(result, system="vaebm", dataset="svhn", metric="auroc", variant="neg_energy")
     assert curve["c=100"].value == pytest.approx(energy.value, abs=0.02)
     assert len({row.value for row in curve.values()}) > 3  # the weight of the energy moves the number
-    assert "neg_energy" in headline.note
+    assert headline.protocol["scale_of"] == "neg_energy"
     assert curve["c=1"].protocol["coefficient_on"] == "neg_energy"
     assert not pick(result, system="plain", role="diagnostic")
-    assert one(result, system="plain", dataset="svhn", metric="auroc").note == ""
+    assert "scale_of" not in one(result, system="plain", dataset="svhn", metric="auroc").protocol
 
 
 def test_controls(result: OODResult) -> None:

@@ -71,7 +71,7 @@ def test_cells_agree_across_all_formats(rows: list[Measurement]) -> None:
                 assert math.isnan(framed)
                 continue
             assert framed == float(record["value"]) == cell.value
-            assert shown[0] == (f"{cell.value:.4g}" if column.magnitude else f"{cell.value:.2f}")
+            assert shown[0] == (f"{cell.value:.3g}" if column.magnitude else f"{cell.value:.2f}")
             assert len(shown) == (3 if cell.low is not None else 1)
             assert [record["low"], record["high"]] == ["" if x is None else repr(x) for x in (cell.low, cell.high)]
             if cell.low is not None:

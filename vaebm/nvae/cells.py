@@ -71,7 +71,9 @@ class ResidualCell(nn.Module):
     def __init__(self, kind: str, c_in: int, stride: int, squeeze_excite: bool) -> None:
         super().__init__()
         c_out = {2: c_in * 2, 1: c_in, -1: c_in // 2}[stride]
-        self.skip: nn.Module = {2: FactorizedReduce, 1: lambda *_: nn.Identity(), -1: UpsampleSkip}[stride](c_in, c_out)
+        self.skip: nn.Module = nn.Identity()
+        if stride != 1:
+            self.skip = FactorizedReduce(c_in, c_out) if stride == 2 else UpsampleSkip(c_in, c_out)
         if kind == "bnswish":
             self.branch = nn.Sequential(BNSwishConv(c_in, c_out, stride), BNSwishConv(c_out, c_out, 1))
         elif kind in ("mconv_e3", "mconv_e6"):

@@ -137,7 +137,7 @@ class NVAE(nn.Module):
         self.enc0 = nn.Sequential(nn.ELU(), Conv2d(enc, enc, 1), nn.ELU())
         self.enc_sampler = nn.ModuleList(Conv2d(width, 2 * latents, 3) for width in sampler_widths)
         self.nf_cells = nn.ModuleList(
-            nn.ModuleList(PairedFlow(latents) for _ in range(config.flows)) for _ in config.latent_shapes
+            nn.Sequential(*(PairedFlow(latents) for _ in range(config.flows))) for _ in config.latent_shapes
         )
 
         _, top, _ = config.latent_shapes[0]
@@ -194,10 +194,10 @@ class NVAE(nn.Module):
         for cell in self.dec_tower:
             if isinstance(cell, DecoderCombiner):
                 if group == 0:
-                    zeros = s.new_zeros(batch, *self.latent_shapes[0])
-                    prior = Normal.from_params(zeros, zeros, temperature)
+                    mu = log_sigma = s.new_zeros(batch, *self.latent_shapes[0])
                 else:
-                    prior = Normal.from_params(*self.dec_sampler[group - 1](s).float().chunk(2, dim=1), temperature)
+                    mu, log_sigma = self.dec_sampler[group - 1](s).float().chunk(2, dim=1)
+                prior = Normal.from_params(mu, log_sigma, temperature)
                 s = cell(s, choose(group, s, prior))
                 group += 1
             else:
@@ -231,11 +231,9 @@ class NVAE(nn.Module):
             posterior = self._posterior(mu, log_sigma, group, s)
             value = posterior.transform(eps[group])
             log_q_group = posterior.log_prob(value).flatten(1).sum(1)
-            for flow in self.nf_cells[group]:
-                value = flow(value)  # volume-preserving: log q does not change
+            value = self.nf_cells[group](value)  # flows preserve volume: log q does not change
             log_p_group = prior.log_prob(value).flatten(1).sum(1)
-            flows = len(self.nf_cells[group]) > 0
-            kl.append(log_q_group - log_p_group if flows else posterior.kl(prior).flatten(1).sum(1))
+            kl.append(log_q_group - log_p_group if self.config.flows else posterior.kl(prior).flatten(1).sum(1))
             log_q, log_p = log_q + log_q_group, log_p + log_p_group
             z.append(value)
             return value

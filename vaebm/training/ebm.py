@@ -102,7 +102,9 @@ class EBMTask:
         self.training, self.device, self.batch_size = training, device, training.batch_size
         self.model = VAEBM(nvae, EnergyNet(energy)).to(device).to(memory_format=torch.channels_last)
         self.model.nvae.eval().requires_grad_(False)
-        self.energy: EnergyNet = self.model.energy
+        energy_net = self.model.energy
+        assert isinstance(energy_net, EnergyNet)
+        self.energy = energy_net
         self.batches = Batches(images, training.batch_size, seed)
         data_dependent_init(self.energy, torch.cat([self._data(i + 1) for i in range(INIT_BATCHES)]))
         self.spectral = SpectralRegulariser(self.energy).to(device)
