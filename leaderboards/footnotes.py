@@ -5,7 +5,7 @@ each, and a key of a protocol that has no sentence of its own is named as soon a
 """
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,46 +40,65 @@ KNOWN = {*IMAGES, *ORIGINS, *SCORES, "interval", "base_rate", "coefficient_on"}
 _DUPLICATES = re.compile(r"\d+ exact duplicates of \S+ removed")  # counted in a sentence already
 
 
+@dataclass
+class _Sides:
+    """Rows that stand on the same images: text about the inside, then (count, duplicates removed) per outer set."""
+
+    inside: str
+    outer: dict[str, tuple[Any, Any]]
+    rows: list[str]
+    seeds: set[int]
+
+    def agrees(self, other: "_Sides") -> bool:
+        shared = self.outer.keys() & other.outer.keys()
+        return self.inside == other.inside and all(self.outer[column] == other.outer[column] for column in shared)
+
+
 def describe_images(entries: Sequence[Entry]) -> list[str]:
-    """Say which images stand against which, once for all rows that share them."""
-    groups: dict[Hashable, list[str]] = {}
-    seeds: dict[Hashable, set[int]] = {}
+    """Say which images stand against which, once for all rows that agree (a row may lack a set)."""
+    groups: list[_Sides] = []
     for row in dict.fromkeys(entry.row for entry in entries):
         own = [entry for entry in entries if entry.row == row and not entry.mean]
-        if own:
-            facts = _facts(own)
-            groups.setdefault(facts, []).append(row)
-            seeds.setdefault(facts, set()).update(entry.seed for entry in own if entry.seed is not None)
-    found = []
-    for facts, rows in groups.items():
-        shown = sorted(seeds[facts])
-        seed = f"; seed{'s' * (len(shown) > 1)} {', '.join(map(str, shown))}" if shown else ""
-        found.append(f"{'Measured rows' if len(groups) == 1 else _join(rows)}: {facts}{seed}.")
-    if len(found) > 1:
-        found.append("Measured rows of different images are not ranked against each other.")
-    return found
+        if not own:
+            continue
+        made = _Sides(_inside(own[0]), {}, [row], {entry.seed for entry in own if entry.seed is not None})
+        for entry in own:
+            if entry.column and "n_out" in entry.protocol:
+                made.outer[entry.column] = (entry.protocol["n_out"], entry.protocol.get("duplicates_removed"))
+        group = next((group for group in groups if group.agrees(made)), None)
+        if group is None:
+            groups.append(made)
+        else:
+            group.outer |= made.outer
+            group.rows.append(row)
+            group.seeds |= made.seeds
+    found = [f"{'Measured rows' if len(groups) == 1 else _join(group.rows)}: {_against(group)}." for group in groups]
+    return [*found, "Measured rows of different images are not ranked against each other."] if len(found) > 1 else found
 
 
-def _facts(own: Sequence[Entry]) -> str:
-    """``"300 CIFAR-10 test images (32x32x3) against 298 of CIFAR-100, 300 of SVHN; no duplicates found"``."""
-    first = own[0].protocol
-    split = {"test": "test ", "train": "training "}.get(first.get("in_split", ""), "")
-    shape = f" ({first['image_shape']})" if "image_shape" in first else ""
-    text = f"{_number(first.get('n_in'))} {own[0].source} {split}images{shape}"
-    outer = {entry.column: entry.protocol for entry in own if entry.column and "n_out" in entry.protocol}
-    if not outer:
-        return text
-    by_count = _members(outer, lambda column: _number(outer[column]["n_out"]))
-    every = len(by_count) == 1 and len(outer) > 1
-    against = [f"{count} of {'each set' if every else _join(columns)}" for count, columns in by_count.items()]
-    removed = {column: protocol.get("duplicates_removed") for column, protocol in outer.items()}
-    duplicates = "no duplicates found"
-    if any(removed.values()):
-        counted = [f"{count} from {column}" for column, count in removed.items() if count]
-        duplicates = f"duplicates of {own[0].source} removed: {', '.join(counted)}"
-    elif None in removed.values():
-        duplicates = "duplicates not looked for"
-    return f"{text} against {', '.join(against)}; {duplicates}"
+def _inside(entry: Entry) -> str:
+    """``"300 CIFAR-10 test images (32x32x3)"``."""
+    protocol = entry.protocol
+    split = {"test": "test ", "train": "training "}.get(protocol.get("in_split", ""), "")
+    shape = f" ({protocol['image_shape']})" if "image_shape" in protocol else ""
+    return f"{_number(protocol.get('n_in'))} {entry.source} {split}images{shape}"
+
+
+def _against(group: _Sides) -> str:
+    """``"... against 300 of SVHN, 298 of CIFAR-100; duplicates removed: 2 from CIFAR-100; seed 0"``."""
+    text = group.inside
+    if group.outer:
+        counts = _members(group.outer, lambda column: _number(group.outer[column][0]))
+        if len(counts) == 1 and len(group.outer) > 1:
+            counts = {count: ["each set"] for count in counts}
+        text += f" against {', '.join(f'{count} of {_join(sets)}' for count, sets in counts.items())}"
+        removed = {column: duplicates for column, (_, duplicates) in group.outer.items()}
+        if any(removed.values()):
+            text += f"; duplicates removed: {', '.join(f'{n} from {column}' for column, n in removed.items() if n)}"
+        else:
+            text += "; duplicates not looked for" if None in removed.values() else "; no duplicates found"
+    seeds = ", ".join(map(str, sorted(group.seeds)))
+    return f"{text}; seed{'s' * (len(group.seeds) > 1)} {seeds}" if seeds else text
 
 
 def describe_origins(entries: Sequence[Entry]) -> list[str]:
@@ -94,11 +113,10 @@ def describe_origins(entries: Sequence[Entry]) -> list[str]:
     places = _members([name for name in origins if name not in made], lambda name: origins[name]["source"])
     sentences = []
     if places:
-        listed = [f"{_join(names)}, {place.replace(': ', ', ')}" for place, names in places.items()]
-        sentences.append(f"Images: {'; '.join(listed)}.")
-    unofficial = [name for name, origin in origins.items() if origin["split"] != "test"]
-    if unofficial:
-        sentences.append(f"Not known to be official test images: {_join(unofficial)}.")
+        listed = [f"{_join(names)}: {place.replace(': ', ', ')}" for place, names in places.items()]
+        unofficial = [name for name, origin in origins.items() if origin["split"] != "test"]
+        warning = f" Not known to be official test images: {_join(unofficial)}." if unofficial else ""
+        sentences.append(f"Images: {'; '.join(listed)}.{warning}")
     notes = {
         name: "; ".join(note for note in origin["notes"].split("; ") if note and not _DUPLICATES.fullmatch(note))
         for name, origin in origins.items()
@@ -116,8 +134,7 @@ def describe_scores(entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         protocol = entry.protocol
         if entry.control:
-            codec = f" ({protocol['codec']})" if "codec" in protocol else ""
-            controls[entry.row] = str(protocol.get("estimator", "")).rpartition("; ")[2] + codec
+            controls[entry.row] = str(protocol.get("estimator", "")).rpartition("; ")[2].partition(" = ")[0]
             continue
         estimator = protocol.get("estimator", "")
         scores[entry.row] = f"{protocol['score']} ({estimator})" if "score" in protocol else estimator
@@ -126,10 +143,10 @@ def describe_scores(entries: Sequence[Entry]) -> list[str]:
     found = []
     if any(scores.values()):
         grouped = _members([row for row in scores if scores[row]], lambda row: scores[row])
-        found.append(f"Scores: {'; '.join(f'{_join(rows)}, {text}' for text, rows in grouped.items())}.")
+        found.append(f"Scores: {'; '.join(f'{_join(rows)}: {text}' for text, rows in grouped.items())}.")
     if any(controls.values()):
-        listed = [f"{row}, {text}" for row, text in controls.items() if text]
-        found.append(f"Controls keep one sign on every set: {'; '.join(listed)}.")
+        listed = [f"{text} ({row})" for row, text in controls.items() if text]
+        found.append(f"Signs of the controls, the same on every set: in-distribution means {', '.join(listed)}.")
     if scaled:
         found.append(
             f"{_join(scaled)}: log p(x) is a bound in nats and E has the scale its training gave it; another scale of E moves this row"
@@ -151,8 +168,8 @@ def describe_intervals(entries: Sequence[Entry]) -> list[str]:
         return ["Brackets: 95 % intervals."] if entries else []
     usual = max(made, key=lambda text: len(made[text]))
     if len(metrics) > 1 and len(made) > 1:
-        return ["Brackets: 95 % intervals; " + "; ".join(f"{_join(made[text])}, {text}" for text in made) + "."]
-    others = "".join(f"; {_join(made[text])}, {text}" for text in made if text != usual)
+        return ["Brackets: 95 % intervals. " + "; ".join(f"{_join(made[text])}: {text}" for text in made) + "."]
+    others = "".join(f"; {_join(made[text])}: {text}" for text in made if text != usual)
     return [f"Brackets: 95 % intervals ({usual}{others})."]
 
 
@@ -160,12 +177,15 @@ def describe_differences(entries: Sequence[Entry]) -> list[str]:
     """Name every key without a sentence of its own in which rows of one column differ."""
     found = []
     for key in dict.fromkeys(key for entry in entries for key in entry.protocol if key not in KNOWN):
-        values: dict[tuple[str, str], dict[str, str]] = {}
+        columns: dict[tuple[str, str], set[str]] = {}
+        rows: dict[str, list[str]] = {}  # value -> rows
         for entry in entries:
-            values.setdefault((entry.column, entry.metric), {})[entry.row] = _text(entry.protocol.get(key))
-        if any(len(set(rows.values())) > 1 for rows in values.values()):
-            rows = {row: text for held in values.values() for row, text in held.items()}
-            told = [f"{text} ({_join(names)})" for text, names in _members(rows, lambda row: rows[row]).items()]
+            value = _text(entry.protocol.get(key))
+            columns.setdefault((entry.column, entry.metric), set()).add(value)
+            holders = rows.setdefault(value, [])
+            holders += [entry.row] * (entry.row not in holders)
+        if any(len(held) > 1 for held in columns.values()):
+            told = [f"{value} ({_join(holders)})" for value, holders in rows.items()]
             found.append(f"Not ranked against each other, {key.replace('_', ' ')} differs: {'; '.join(told)}.")
     return found
 

@@ -131,14 +131,15 @@ def _published_notes(published: Sequence[Measurement]) -> Iterator[str]:
 
 def _control_notes(systems: Sequence[Row], controls: Sequence[Row], columns: Sequence[Column]) -> Iterator[str]:
     """Name the sets where a statistic without parameters does at least as well as every measured system."""
-    beaten = []
+    beaten: dict[str, list[str]] = {}
     for i, column in enumerate(columns):
         best = max((value for row in systems if (value := row.cells[i].value) is not None), default=None)
         rivals = [(value, row.label) for row in controls if (value := row.cells[i].value) is not None]
         if best is not None and rivals and max(rivals)[0] >= best:
-            beaten.append(f"{column.title} ({max(rivals)[1]} {max(rivals)[0]:.2f})")
+            beaten.setdefault(max(rivals)[1], []).append(f"{column.title} ({max(rivals)[0]:.2f})")
     if beaten:
-        yield f"A control without parameters does at least as well as every measured system on {', '.join(beaten)}."
+        listed = "; ".join(f"{label} on {', '.join(columns)}" for label, columns in beaten.items())
+        yield f"A control without parameters does at least as well as every measured system: {listed}."
 
 
 # --------------------------------------------------------------------------------------------------------------------

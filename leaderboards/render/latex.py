@@ -5,7 +5,7 @@ import re
 from leaderboards.board import Board
 from leaderboards.render.numbers import EMPTY, Style, best_legend, parts
 
-JOINER = "\u2060"  # stands between two hyphens, which would make a dash
+JOINER = "\u2060"  # stands between two hyphens or dashes, which would make a longer one
 
 ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -35,7 +35,7 @@ HEAD = """\
 
 def escape(text: str) -> str:
     """Return text that pdflatex prints as it is; what its default fonts lack is printed as its code, ``U+4E2D``."""
-    return "".join(_character(c) for c in re.sub("-(?=-)", f"-{JOINER}", " ".join(text.split())))
+    return "".join(_character(c) for c in re.sub(f"([-{EMPTY}])(?=[-{EMPTY}])", rf"\1{JOINER}", " ".join(text.split())))
 
 
 def _character(c: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from evaluators.measurement import Measurement
 from leaderboards import build_board
 from leaderboards.board import Board, Cell, Row, mark_best
-from leaderboards.footnotes import Entry, describe_protocols
+from leaderboards.footnotes import Entry, describe_differences, describe_images, describe_origins, describe_scores
 from leaderboards.published import read_published
 from vaebm.errors import UserError
 
@@ -195,32 +195,101 @@ def test_another_in_distribution_set_gets_its_own_table_without_the_papers_numbe
 
 def test_footnotes_say_protocols_warnings_and_what_a_control_reaches(rows: list[Measurement]) -> None:
     text = "\n".join(board_of(rows).footnotes)
-    assert "Duplicates removed: 0 (SVHN, Interp., CelebA, Mean, my_textures); 18 (CIFAR-100)." in text
-    assert "exact log p(x) (Glow)" in text
-    assert "in distribution cifar10" in text
+    assert "Measured rows: 2,000 CIFAR-10 images against 2,000 of SVHN, Interp." in text
+    assert "1,982 of CIFAR-100" in text
+    assert "duplicates removed: 18 from CIFAR-100; seed 0" in text
+    assert "95 % intervals (DeLong)" in text
+    assert "Glow: exact log p(x)" in text
     assert "class labels" in text
     assert "never rank" in text
     assert "slides, confidence high" in text
-    assert "every measured system on SVHN (high-pass energy 0.93)" in text
+    assert "every measured system: high-pass energy on SVHN (0.93)" in text
 
 
-def test_protocols_are_described_by_what_decides_them() -> None:
-    def entry(row: str, column: str, **protocol: object) -> Entry:
-        return Entry(row, column, "AUROC", protocol)
+def test_a_table_has_few_footnotes(rows: list[Measurement]) -> None:
+    assert len(board_of(rows).footnotes) <= 10
+    for name in ("ood_aupr_fpr95", "ood_correlations", "ood_coefficient"):
+        notes = board_of(rows, name).footnotes
+        assert len(notes) <= 5
+        assert notes[-1] == "Images and scores: see the AUROC table."
 
-    entries = [
-        entry("A", "X", common=True, by_column=1, by_row="a", mixed=1),
-        entry("A", "Y", common=True, by_column=2000, by_row="a", mixed=2),
-        entry("B", "X", common=True, by_column=1, by_row={"k": [1, 2]}, mixed=2),
-        entry("B", "Y", common=True, by_column=2000, by_row={"k": [1, 2]}, mixed=1),
+
+def entry(row: str, column: str, **more: object) -> Entry:
+    fields = {key: more.pop(key) for key in ("mean", "control", "seed") if key in more}
+    return Entry(row, column, "AUROC", more, **fields)
+
+
+def test_images_are_told_once_for_rows_that_share_them_and_apart_for_others() -> None:
+    shared = {"n_in": 300, "n_out": 300, "duplicates_removed": 0, "in_split": "test", "image_shape": "32x32x3"}
+    same = [entry(row, column, **shared, seed=0) for row in "AB" for column in ("SVHN", "MNIST")]
+    told = "300 CIFAR-10 test images (32x32x3) against 300 of each set; no duplicates found; seed 0."
+    assert describe_images(same) == [f"Measured rows: {told}"]
+    mean = entry("A", "Mean", n_in=300, n_out=[300, 300], mean=True)
+    other = entry("mine", "SVHN", n_in=2000, n_out=1000, duplicates_removed=None, seed=1)
+    assert describe_images([*same, mean, other]) == [
+        f"A and B: {told}",
+        "mine: 2,000 CIFAR-10 images against 1,000 of SVHN; duplicates not looked for; seed 1.",
+        "Measured rows of different images are not ranked against each other.",
     ]
-    assert describe_protocols(entries) == [
-        "All measured rows: common yes.",
-        "By column: 1 (X); 2,000 (Y).",
-        "By row: a (A); k 1, 2 (B).",
-        "Mixed: 1 (A on X, B on Y); 2 (A on Y, B on X).",
+    assert describe_images([entry("A", "", n_in=9, seed=0), entry("A", "", n_in=9, seed=2)]) == [
+        "Measured rows: 9 CIFAR-10 images; seeds 0, 2."
     ]
-    assert describe_protocols([]) == []
+    assert describe_images([]) == []
+
+
+def test_origins_say_what_is_no_official_test_image() -> None:
+    notes = "18 exact duplicates of cifar10 removed; the rest as it is"
+    assert describe_origins(
+        [
+            entry("A", "SVHN", in_split="test", in_source="root: x", out_split="test", out_source="root: x"),
+            entry("A", "CIFAR-100", out_source="root: y", out_notes=notes),
+            entry("A", "Interp.", out_split="test", out_source="interpolated from cifar10: x", out_notes="mean of two"),
+        ]
+    ) == [
+        "Images: CIFAR-10 and SVHN: root, x; CIFAR-100: root, y. Not known to be official test images: CIFAR-100.",
+        "CIFAR-100: the rest as it is.",
+        "Interp: mean of two.",
+    ]
+    assert describe_origins([entry("mine", "SVHN")]) == []
+
+
+def test_scores_controls_and_the_scale_of_the_energy() -> None:
+    control = {"estimator": "statistic; sharper = in-distribution", "control": True}
+    found = describe_scores(
+        [
+            entry("VAEBM", "SVHN", score="log p - E", estimator="ELBO", scale_of="neg_energy"),
+            entry("mine", "SVHN", estimator="given"),
+            entry("edges", "SVHN", **control),
+        ]
+    )
+    assert found[:2] == [
+        "Scores: VAEBM: log p - E (ELBO); mine: given.",
+        "Signs of the controls, the same on every set: in-distribution means sharper (edges).",
+    ]
+    assert found[2].startswith("VAEBM: ")
+    assert "another scale of E moves this row" in found[2]
+
+
+def test_a_key_without_a_sentence_is_named_when_rows_of_a_column_differ_in_it() -> None:
+    same = [entry("A", "X", common=True, sets=1), entry("A", "Y", common=True, sets=2)]
+    assert describe_differences([*same, entry("B", "X", common=True, sets=1)]) == []
+    assert describe_differences([*same, entry("B", "X", common=True, sets=1, input_noise={"sd": 0.03})]) == [
+        "Not ranked against each other, input noise differs: none (A); sd 0.03 (B)."
+    ]
+
+
+def test_a_differing_protocol_is_told_and_not_ranked(rows: list[Measurement]) -> None:
+    other = [replace(r, protocol=r.protocol | {"resize": "nearest"}) if r.system == "vaebm" else r for r in rows]
+    assert any("resize differs: nearest (VAEBM)" in note for note in board_of(other).footnotes)
+    fewer = [replace(r, protocol=r.protocol | {"n_in": 500}) if r.system == "vaebm" else r for r in rows]
+    board = board_of(fewer)
+    assert any(note.startswith("VAEBM: 500 CIFAR-10 images") for note in board.footnotes)
+    assert not cell_of(board, "VAEBM (measured, mini)", "svhn").best
+
+
+def test_the_scale_of_an_energy_is_part_of_a_score_and_no_difference_of_protocol(rows: list[Measurement]) -> None:
+    scaled = [replace(r, protocol=r.protocol | {"scale_of": "neg_energy"}) if r.system == "vaebm" else r for r in rows]
+    assert cell_of(board_of(scaled), "VAEBM (measured, mini)", "svhn").best
 
 
 def test_an_unknown_suite_is_answered_with_the_nearest() -> None:
