@@ -61,7 +61,8 @@ def describe_images(entries: Sequence[Entry]) -> list[str]:
         own = [entry for entry in entries if entry.row == row and not entry.mean]
         if not own:
             continue
-        made = _Sides(_inside(own[0]), {}, [row], {entry.seed for entry in own if entry.seed is not None})
+        name = "controls" if own[0].control else row
+        made = _Sides(_inside(own[0]), {}, [name], {entry.seed for entry in own if entry.seed is not None})
         for entry in own:
             if entry.column and "n_out" in entry.protocol:
                 made.outer[entry.column] = (entry.protocol["n_out"], entry.protocol.get("duplicates_removed"))
@@ -70,7 +71,7 @@ def describe_images(entries: Sequence[Entry]) -> list[str]:
             groups.append(made)
         else:
             group.outer |= made.outer
-            group.rows.append(row)
+            group.rows += [name] * (name not in group.rows)
             group.seeds |= made.seeds
     found = [f"{'Measured rows' if len(groups) == 1 else _join(group.rows)}: {_against(group)}." for group in groups]
     return [*found, "Measured rows of different images are not ranked against each other."] if len(found) > 1 else found
@@ -117,11 +118,13 @@ def describe_origins(entries: Sequence[Entry]) -> list[str]:
         unofficial = [name for name, origin in origins.items() if origin["split"] != "test"]
         warning = f" Not known to be official test images: {_join(unofficial)}." if unofficial else ""
         sentences.append(f"Images: {'; '.join(listed)}.{warning}")
-    notes = {
-        name: "; ".join(note for note in origin["notes"].split("; ") if note and not _DUPLICATES.fullmatch(note))
-        for name, origin in origins.items()
-    }
-    for note, names in _members([name for name in notes if notes[name]], lambda name: notes[name]).items():
+    notes: dict[str, str] = {}
+    inside = {note for entry in entries for note in entry.protocol.get("in_notes", "").split("; ")}
+    for name, origin in origins.items():
+        known = inside if name in made else set()  # what is made of the in-distribution images inherits their notes
+        kept = [note for note in origin["notes"].split("; ") if note not in known and not _DUPLICATES.fullmatch(note)]
+        notes[name] = "; ".join(kept)
+    for note, names in _members(filter(notes.get, notes), lambda name: notes[name]).items():
         sentences.append(f"{_join(names).rstrip('.')}: {note}.")
     return sentences
 

@@ -92,7 +92,8 @@ def roc_curves(scores: Scores, in_distribution: str = names.IN_DISTRIBUTION) -> 
     kept = {system: sets for system, sets in scores.items() if in_distribution in sets}
     order = _out_sets(kept, in_distribution)
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panels(len(order), square=True)
+        legend_lines = -(-(len(kept) + 1) // 2)
+        figure, axes = _panels(len(order), (PANEL[0], PANEL[0] + 0.6 + 0.19 * legend_lines))
         for axis, name in zip(axes, order, strict=True):
             axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, label="chance 0.50")
             for i, (system, sets) in enumerate(kept.items()):
@@ -200,13 +201,13 @@ def _bytes(figure: "Figure", ending: str) -> bytes:
     return out.getvalue()
 
 
-def _panels(count: int, square: bool = False) -> tuple["Figure", list[Any]]:
+def _panels(count: int, size: tuple[float, float] = PANEL) -> tuple["Figure", list[Any]]:
     """Return a figure with ``count`` axes in rows of ``COLUMNS`` (none for none)."""
     from matplotlib.figure import Figure
 
     across = min(count, COLUMNS) if count != 4 else 2
     down = -(-count // across) if count else 1
-    width, height = (PANEL[0], 1.25 * PANEL[0]) if square else PANEL
+    width, height = size
     figure = Figure(figsize=(width * max(across, 1), height * down), layout="constrained")
     return figure, [figure.add_subplot(down, across, i + 1) for i in range(count)]
 

@@ -276,14 +276,15 @@ def test_a_killed_run_is_resumed_to_the_same_numbers(whole: Whole, tmp_path: Pat
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
-    finished = len(list(kept.glob("*.npz")))
-    assert 0 < finished < 4 * len(BUNDLED)
+    finished = {path: path.stat().st_mtime_ns for path in kept.glob("*.npz")}
+    assert 0 < len(finished) < 4 * len(BUNDLED)
     assert not (out / "ood.json").exists()
     resumed = subprocess_of(*words)
     stdout, stderr = resumed.communicate()
     assert resumed.returncode == 0, stderr
     assert json.loads(stdout) == json.loads((out / "ood.json").read_text())
     assert Run.of(0, stdout, stderr, out).numbers() == whole.run.numbers()
+    assert finished == {path: path.stat().st_mtime_ns for path in finished}, "scored again what was done"
     assert not [
         path for path in tmp_path.rglob("*") if path.is_file() and "partial" in path.name and path.parent == out
     ]
@@ -443,6 +444,7 @@ def test_no_progress(call: Callable[..., Run]) -> None:
     words = [word for word in SMALL if word != "--no-progress"]
     assert "glow on svhn" in call(*words, "--cache", "none").stderr
     quiet = call(*words, "--cache", "none", "--no-progress").stderr
+    assert "glow on" not in quiet
     assert quiet.count("\n") == 1
     assert quiet.endswith(f"files in {call(*words).out}\n")
 

@@ -62,8 +62,8 @@ def _train(arguments: Sequence[str]) -> int:
             vae=options.get("vae_from"),
         ),
     )
-    if exported is None:  # said on stderr by the loop: interrupted, or stopped before the first healthy state
-        return 1
+    if exported is None:
+        return 130
     print(exported)
     return 0
 

@@ -28,11 +28,14 @@ class EnergyConfig:
     Attributes:
         image_channels: channels of the images.
         channels: width C of the first convolution.
+        contrast_floor: 0 (the published networks) shows E the image as it is. f > 0 shows it (x - m) / (s + f), m and s being
+            the mean and standard deviation of the image's own pixels, so that E hardly sees brightness and contrast.
         blocks: one (width multiple, halve) pair per residual block: its output width is multiple * C, and ``halve`` pools at its end.
     """
 
     image_channels: int = 3
     channels: int = 128
+    contrast_floor: float = 0.0
     blocks: tuple[tuple[int, bool], ...] = ((1, True), (1, False), (2, True), (2, False), (2, True), (2, False))
 
     def __post_init__(self) -> None:
@@ -81,6 +84,9 @@ class EnergyNet(nn.Module):
         self.linear = nn.Linear(widths[-1], 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.config.contrast_floor:
+            deviation, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True)
+            x = (x - mean) / (deviation + self.config.contrast_floor)
         h = swish(self.conv1(x))
         for block in self.blocks:
             h = block(h)

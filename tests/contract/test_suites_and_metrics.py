@@ -165,7 +165,7 @@ RANKING: dict[str, Callable[[Scores, Scores], Any]] = {
 }
 INCREASING: dict[str, Callable[[Scores], Scores]] = {
     "times 1e4": lambda x: x * 1e4,
-    "plus 1e4": lambda x: x + 1e4,
+    "plus 1e9": lambda x: x + 1e9,
     "cube": lambda x: x**3,
     "exponential": np.exp,
     "ranks": lambda x: np.searchsorted(np.linspace(-9, 9, 4001), x).astype(float),

@@ -190,6 +190,8 @@ def test_terms_sum_to_the_score(system: Any, images: np.ndarray, scores: np.ndar
     assert "score" not in terms
     assert {(term.dtype, term.shape) for term in terms.values()} == {(np.dtype(np.float64), scores.shape)}
     assert_equal_scores(sum(terms.values(), start=np.zeros(len(images))), scores, relative=1e-12)
+    for name, alone in system.score_terms(images[3:4]).items():  # a small term would not show in the sum
+        assert_equal_scores(alone, terms[name][3:4], relative=1e-5)
 
 
 def test_a_vaebm_beside_its_nvae_has_the_same_log_p(images: np.ndarray) -> None:

@@ -231,6 +231,8 @@ def test_images_are_told_once_for_rows_that_share_them_and_apart_for_others() ->
         "mine: 2,000 CIFAR-10 images against 1,000 of SVHN; duplicates not looked for; seed 1.",
         "Measured rows of different images are not ranked against each other.",
     ]
+    controls = [entry(row, "SVHN", **shared, control=True) for row in ("edges", "bytes")]
+    assert describe_images([*same, *controls, other])[0] == f"A, B and controls: {told}"
     assert describe_images([entry("A", "", n_in=9, seed=0), entry("A", "", n_in=9, seed=2)]) == [
         "Measured rows: 9 CIFAR-10 images; seeds 0, 2."
     ]
@@ -238,15 +240,19 @@ def test_images_are_told_once_for_rows_that_share_them_and_apart_for_others() ->
 
 
 def test_origins_say_what_is_no_official_test_image() -> None:
+    inside = {"in_split": "test", "in_source": "root: x", "in_notes": "a"}
     notes = "18 exact duplicates of cifar10 removed; the rest as it is"
     assert describe_origins(
         [
-            entry("A", "SVHN", in_split="test", in_source="root: x", out_split="test", out_source="root: x"),
+            entry("A", "SVHN", **inside, out_split="test", out_source="root: x"),
             entry("A", "CIFAR-100", out_source="root: y", out_notes=notes),
-            entry("A", "Interp.", out_split="test", out_source="interpolated from cifar10: x", out_notes="mean of two"),
+            entry(
+                "A", "Interp.", out_split="test", out_source="interpolated from cifar10: x", out_notes="a; mean of two"
+            ),
         ]
     ) == [
         "Images: CIFAR-10 and SVHN: root, x; CIFAR-100: root, y. Not known to be official test images: CIFAR-100.",
+        "CIFAR-10: a.",
         "CIFAR-100: the rest as it is.",
         "Interp: mean of two.",
     ]

@@ -99,3 +99,14 @@ def test_a_folder_that_cannot_be_written_is_named(scores: dict[str, dict[str, np
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--out"):
         plots.write_plots(scores, [], tmp_path / "file", "ood")
+
+
+def test_the_panels_of_many_systems_overlap_neither_each_other_nor_the_edge() -> None:
+    rng = np.random.default_rng(0)
+    sets = ("cifar10", "svhn", "cifar10_interp", "cifar100", "celeba")
+    figure = plots.roc_curves({f"system {i}": {name: rng.normal(size=20) for name in sets} for i in range(9)})
+    figure.draw_without_rendering()
+    boxes = [axis.get_tightbbox() for axis in figure.axes]
+    for i, box in enumerate(boxes):
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])

@@ -209,19 +209,21 @@ def save_grid(images: np.ndarray, path: Path, columns: int = 8) -> None:
     os.replace(partial, path)
 
 
+def read_log(path: Path, keep_to: int) -> list[dict[str, float]]:
+    """Return the lines of a log.csv up to and including update ``keep_to`` (none where there is no such file)."""
+    if not path.exists():
+        return []
+    with path.open() as lines:
+        rows = ({name: float(value) for name, value in row.items()} for row in csv.DictReader(lines))
+        return [row for row in rows if row["step"] <= keep_to]
+
+
 class _Log:
     """log.csv with one column per quantity of the first logged step; lines after ``keep_to`` belong to a lost future and are dropped."""
 
     def __init__(self, path: Path, keep_to: int) -> None:
         self.path = path
-        self.rows: list[dict[str, float]] = []
-        if path.exists():
-            with path.open() as lines:
-                self.rows = [
-                    {k: float(v) for k, v in row.items()}
-                    for row in csv.DictReader(lines)
-                    if int(row["step"]) <= keep_to
-                ]
+        self.rows = read_log(path, keep_to)
         if self.rows:
             self._rewrite()
         else:

@@ -16,7 +16,7 @@ from vaebm.noise import content_keys, normal, seed_step
 from vaebm.nvae import NVAE, NVAEConfig
 from vaebm.training.batches import to_unit
 from vaebm.training.ebm import EBMTask, EBMTraining
-from vaebm.training.loop import Outcome, Schedule, fit, restore
+from vaebm.training.loop import Outcome, Schedule, fit, read_log, restore
 from vaebm.training.record import read_run, record_run
 from vaebm.training.selection import choose_steps, write_selection
 from vaebm.training.vae import VAETask, VAETraining
@@ -78,7 +78,10 @@ def train(stage: str, settings: Settings, run: Run) -> Path | None:
     """Train one stage in ``run.folder`` and export it as ``<folder>/<name>.safetensors`` with its card.
 
     Returns:
-        The exported file; None when the run was interrupted or has nothing healthy to export.
+        The exported file; None when the run was interrupted.
+
+    Raises:
+        UserError: training stopped before its first checkpoint, or the data or the frozen model do not fit.
     """
     device = torch.device(run.device)
     frozen = read_nvae(run.vae) if run.vae is not None else None
@@ -96,8 +99,10 @@ def train(stage: str, settings: Settings, run: Run) -> Path | None:
     output = settings.vae_output if stage == "vae" else settings.ebm_output
     steps = settings.vae.steps if stage == "vae" else settings.ebm.steps
     outcome = fit(task, run.folder, output.schedule(steps), seed=run.seed, resume=run.resume, progress=run.progress)
-    if outcome.interrupted or not (run.folder / "checkpoint.pt").exists():
+    if outcome.interrupted:
         return None
+    if not (run.folder / "checkpoint.pt").exists():
+        raise UserError(f"{run.folder}: nothing healthy to export; {outcome.stopped}")
     return export(run.folder, run.folder / f"{run.name}.safetensors", outcome=outcome, data_root=run.data_root)
 
 
@@ -167,7 +172,7 @@ def export(
         "seed": recorded["seed"],
         "update": update,
         "minutes": round(task.stopwatch.seconds / 60, 1),
-        "final": outcome.last if outcome else {},
+        "final": (read_log(folder / "log.csv", update) or [{}])[-1],
         **({"stopped": outcome.stopped} if outcome and outcome.stopped else {}),
     }
     model = task.averaged()
