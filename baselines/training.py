@@ -1,7 +1,6 @@
 """Training of the baselines: configurations, one task per kind of system, and the export of a finished run."""
 
 import copy
-import csv
 import json
 import math
 import tomllib
@@ -21,7 +20,8 @@ from vaebm.errors import UserError, did_you_mean
 from vaebm.noise import seed_step
 from vaebm.training.batches import Batches, to_uint8, to_unit
 from vaebm.training.ema import EMA
-from vaebm.training.loop import Diverged, Schedule, Stateful, Stopwatch, fit, restore
+from vaebm.training.loop import Diverged, Schedule, Stateful, Stopwatch, fit, last_logged, restore
+from vaebm.training.record import record_run
 
 CONFIGS = Path(__file__).parent / "configs"
 N_VALIDATION = 2000  # the last images of the training set: scored after training, never trained on
@@ -383,7 +383,7 @@ def train(
         )
     held_out = min(N_VALIDATION, len(images) // 5)
     recorded = {**_plain(asdict(config)), "seed": seed}
-    _check_same_run(folder / "config.json", recorded, resume)
+    record_run(folder, recorded, resume=resume)
     task: BaselineTask = KINDS[config.kind].task(config, images[: len(images) - held_out], seed, torch.device(device))
     outcome = fit(task, folder, config.schedule, seed=seed, resume=resume, progress=progress)
     newest = folder / "checkpoint.pt"
@@ -404,7 +404,7 @@ def train(
             "updates": updates,
             "minutes": round(task.stopwatch.seconds / 60, 1),
             "device": torch.device(device).type,
-            "final": _last_logged(folder / "log.csv", updates),
+            "final": last_logged(folder, updates),
             "validation": {**validation, "images": f"the last {held_out} training images, not trained on"},
             **({"stopped": outcome.stopped} if outcome.stopped else {}),
         },
@@ -413,36 +413,6 @@ def train(
     save_checkpoint(path, task.weights(), card, half=True)
     load_checkpoint(path)  # what was written can be read
     return path
-
-
-def _last_logged(log: Path, updates: int) -> dict[str, float]:
-    """The newest line of the log that is not after update ``updates``."""
-    with log.open() as lines:
-        rows = [row for row in csv.DictReader(lines) if int(row["step"]) <= updates]
-    return {name: float(value) for name, value in rows[-1].items() if name != "step"} if rows else {}
-
-
-def _check_same_run(path: Path, recorded: dict[str, Any], resume: bool) -> None:
-    """A resumed run must have the configuration it was started with; a new one records it."""
-    if resume and path.exists():
-        before = json.loads(path.read_text())
-        for section, now in recorded.items():
-            then = before.get(section)
-            if then == now:
-                continue
-            if isinstance(now, dict) and isinstance(then, dict):
-                section, then, now = next(
-                    (f"{section}.{k}", then.get(k), v) for k, v in now.items() if then.get(k) != v
-                )
-            raise UserError(
-                f"--resume: {section} is now {now!r}, but the run in {path.parent} was started with {then!r}"
-            )
-    elif not (path.parent / "checkpoint.pt").exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {path.parent}: cannot be written ({error.strerror})") from None
-        path.write_text(json.dumps(recorded, indent=1) + "\n")
 
 
 def _plain(value: Any) -> Any:

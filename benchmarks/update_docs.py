@@ -1,6 +1,7 @@
 """Copy measured output into the documentation: no number in it is typed by hand.
 
-python benchmarks/update_docs.py results        # the folder of a finished `benchmark.py --suite ood`
+python benchmarks/update_docs.py results                         # folder of a finished `benchmark.py --suite ood`
+python benchmarks/update_docs.py results --seeds results-seeds   # and one whose systems are the trained seeds
 """
 
 import json
@@ -17,31 +18,63 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Put the first table into README.md and all of them into docs/measured.md."""
+    """Fill the marked places of README.md, TRAINING.md and docs/measured.md."""
     options = ArgumentParser(prog="update_docs.py", exit_on_error=False, allow_abbrev=False)
-    options.add_argument("results", type=Path, help="folder of a finished run")
-    folder = parse(options, arguments).results
+    options.add_argument("results", type=Path, help="folder of a finished run of the bundled systems")
+    options.add_argument("--seeds", type=Path, default=None, help="folder of a finished run of the trained seeds")
+    given = parse(options, arguments)
+    tables, made = read(given.results)
+    fill(ROOT / "README.md", "ood", f"{rows_of(tables)}\n\n{made}")
+    fill(ROOT / "docs" / "measured.md", "ood", f"{made}\n\n{tables}")
+    fill(ROOT / "TRAINING.md", "bundled", bundled_table())
+    if given.seeds is not None:
+        tables, made = read(given.seeds)
+        fill(ROOT / "TRAINING.md", "seeds", f"{rows_of(tables)}\n\n{made}")
+    return 0
+
+
+def read(folder: Path) -> tuple[str, str]:
+    """Return a run's tables as Markdown, and a sentence on how they were made."""
     try:
         tables, record = (folder / "ood.md").read_text(), json.loads((folder / "ood.json").read_text())
     except OSError as error:
         raise UserError(f"{folder}: not the results of a finished run ({error.strerror})") from None
-    table = "\n".join(line for line in tables.split("\n### ")[0].splitlines() if line.startswith("|"))
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    readme.write_text(
-        re.sub(
-            r"<!-- ood:begin -->.*<!-- ood:end -->",
-            lambda _: f"<!-- ood:begin -->\n{table}\n<!-- ood:end -->",
-            text,
-            flags=re.DOTALL,
+    # The folder of the data says nothing about the numbers.
+    command = re.sub(r" --(?:data-root|out|cache) \S+", "", record["command"])
+    machine = f"{record['machine']}, torch {record['packages']['torch']}"
+    return tables, f"Made by `{command}` in {record['seconds']:.0f} s ({machine}, scores in part from the cache)."
+
+
+def rows_of(tables: str) -> str:
+    """The rows of the first table, without its notes."""
+    return "\n".join(line for line in tables.split("\n### ")[0].splitlines() if line.startswith("|"))
+
+
+def bundled_table() -> str:
+    """One row per bundled checkpoint, from its card."""
+    lines = [
+        "| checkpoint | command | update | minutes | last logged | held-out training images |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted((ROOT / "baselines" / "checkpoints").glob("*.json")):
+        training = json.loads(path.read_text())["training"]
+        show = lambda values: ", ".join(
+            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items() if k != "step"
         )
-    )
-    made = f"Made by `{record['command']}` in {record['seconds']} s ({record['machine']}, torch {record['packages']['torch']})."
-    measured = ROOT / "docs" / "measured.md"
-    rest = measured.read_text() if measured.exists() else ""
-    others = rest[rest.index("<!-- others -->") :] if "<!-- others -->" in rest else "<!-- others -->\n"
-    measured.write_text(f"# Measured\n\n{made}\n\n{tables}\n{others}")
-    return 0
+        update = training.get("update", training.get("updates"))
+        cells = (path.stem, f"`{training['command']}`", update, training["minutes"], show(training["final"]))
+        lines.append("| " + " | ".join(map(str, cells)) + f" | {show(training.get('validation', {}))} |")
+    return "\n".join(lines)
+
+
+def fill(path: Path, mark: str, content: str) -> None:
+    """Replace what stands between ``<!-- mark:begin -->`` and ``<!-- mark:end -->``."""
+    begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
+    text = path.read_text()
+    if begin not in text or end not in text:
+        raise UserError(f"{path.name}: the marks {begin} and {end} are not there")
+    before, after = text[: text.index(begin)], text[text.index(end) :]
+    path.write_text(f"{before}{begin}\n{content}\n{after}")
 
 
 if __name__ == "__main__":

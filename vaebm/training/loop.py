@@ -218,6 +218,12 @@ def read_log(path: Path, keep_to: int) -> list[dict[str, float]]:
         return [row for row in rows if row["step"] <= keep_to]
 
 
+def last_logged(folder: Path, step: int) -> dict[str, float]:
+    """Return the newest logged quantities of a run that are not after update ``step`` (empty when there are none)."""
+    rows = read_log(folder / "log.csv", step)
+    return {name: value for name, value in rows[-1].items() if name != "step"} if rows else {}
+
+
 class _Log:
     """log.csv with one column per quantity of the first logged step; lines after ``keep_to`` belong to a lost future and are dropped."""
 

@@ -16,7 +16,7 @@ from vaebm.noise import content_keys, normal, seed_step
 from vaebm.nvae import NVAE, NVAEConfig
 from vaebm.training.batches import to_unit
 from vaebm.training.ebm import EBMTask, EBMTraining
-from vaebm.training.loop import Outcome, Schedule, fit, read_log, restore
+from vaebm.training.loop import Schedule, fit, last_logged, restore
 from vaebm.training.record import read_run, record_run
 from vaebm.training.selection import choose_steps, write_selection
 from vaebm.training.vae import VAETask, VAETraining
@@ -103,7 +103,7 @@ def train(stage: str, settings: Settings, run: Run) -> Path | None:
         return None
     if not (run.folder / "checkpoint.pt").exists():
         raise UserError(f"{run.folder}: nothing healthy to export; {outcome.stopped}")
-    return export(run.folder, run.folder / f"{run.name}.safetensors", outcome=outcome, data_root=run.data_root)
+    return export(run.folder, run.folder / f"{run.name}.safetensors", data_root=run.data_root)
 
 
 def make_task(
@@ -146,9 +146,7 @@ def build_nvae(checkpoint: Checkpoint, origin: str = "--vae-from") -> NVAE:
     return nvae
 
 
-def export(
-    folder: Path, path: Path, *, step: int | None = None, outcome: Outcome | None = None, data_root: str | None = None
-) -> Path:
+def export(folder: Path, path: Path, *, step: int | None = None, data_root: str | None = None) -> Path:
     """Write the averaged weights of a run as a native checkpoint.
 
     Args:
@@ -172,8 +170,8 @@ def export(
         "seed": recorded["seed"],
         "update": update,
         "minutes": round(task.stopwatch.seconds / 60, 1),
-        "final": (read_log(folder / "log.csv", update) or [{}])[-1],
-        **({"stopped": outcome.stopped} if outcome and outcome.stopped else {}),
+        "final": last_logged(folder, update),
+        **({"stopped": stopped.read_text().strip()} if (stopped := folder / "stopped.txt").exists() else {}),
     }
     model = task.averaged()
     if isinstance(model, VAEBM):
