@@ -42,7 +42,7 @@ def parser() -> ArgumentParser:
     add("--scores", **NAMED, help="NAME=FILE.npz of your scores: one array per data set, higher = more in-distribution")
     add("--dataset", type=str, default="cifar10", help="in-distribution set")
     add("--ood", type=str, default=PAPER_OOD, help="sets with commas: a name or NAME=PATH (folder, zip, .npy, .npz)")
-    add("--num-images", type=int, default=1000, help="images per set: its first ones")
+    add("--num-images", type=int, default=2000, help="images per set: its first ones")
     add("--importance-samples", type=int, default=1, help="K of the bound on log p(x) of VAEs; 1 is the ELBO")
     add("--interp", type=str, default="neighbours", help="pairs of the interpolated set: neighbours, batches, shuffled")
     add("--seed", type=int, default=0, help="decides posterior noise, dequantisation and bootstrap")

@@ -1,7 +1,7 @@
 """Copy measured output into the documentation: no number in it is typed by hand.
 
 python benchmarks/update_docs.py results                         # folder of a finished `benchmark.py --suite ood`
-python benchmarks/update_docs.py results --seeds results-seeds   # and one whose systems are the trained seeds
+python benchmarks/update_docs.py results --seeds results-seeds --selections runs/*/*.selection.json   # and the trained seeds
 """
 
 import json
@@ -22,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = ArgumentParser(prog="update_docs.py", exit_on_error=False, allow_abbrev=False)
     options.add_argument("results", type=Path, help="folder of a finished run of the bundled systems")
     options.add_argument("--seeds", type=Path, default=None, help="folder of a finished run of the trained seeds")
+    options.add_argument(
+        "--selections", type=Path, nargs="*", default=[], help="what the selection rule wrote, one file per seed"
+    )
     given = parse(options, arguments)
     tables, made = read(given.results)
     fill(ROOT / "README.md", "ood", f"{rows_of(tables)}\n\n{made}")
@@ -30,7 +33,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.seeds is not None:
         tables, made = read(given.seeds)
         fill(ROOT / "TRAINING.md", "seeds", f"{rows_of(tables)}\n\n{made}")
+    if given.selections:
+        fill(ROOT / "TRAINING.md", "selection", selection_table(given.selections))
     return 0
+
+
+def selection_table(files: Sequence[Path]) -> str:
+    """One row per seed: the update that was kept and the distance at every number of steps, the chosen one in bold."""
+    choices = [json.loads(path.read_text()) for path in files]
+    ladder = [candidate["steps"] for candidate in choices[0]["candidates"]]
+    lines = [
+        "| seed | update kept | " + " | ".join(f"{steps} steps" for steps in ladder) + " |",
+        "|---" * (len(ladder) + 2) + "|",
+    ]
+    for choice in sorted(choices, key=lambda choice: choice["seed"]):
+        cells = [
+            f"**{c['distance']}**" if c["steps"] == choice["steps"] else str(c["distance"])
+            for c in choice["candidates"]
+        ]
+        lines.append(f"| {choice['seed']} | {choice['update']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def read(folder: Path) -> tuple[str, str]:
