@@ -21,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--num", type=int, default=32, help="samples per system")
     given = parse(options, arguments)
     seeds = range(given.num)
-    save_grid(np.concatenate([load_system(name).sample(seeds) for name in ("nvae", "vaebm")]), given.to, columns=16)
+    images = np.concatenate([load_system(name).sample(seeds) for name in ("nvae", "vaebm")])
+    save_grid(images.repeat(2, axis=1).repeat(2, axis=2), given.to, columns=16)  # every pixel twice: readable on a page
     return 0
 
 
