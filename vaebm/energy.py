@@ -28,15 +28,15 @@ class EnergyConfig:
     Attributes:
         image_channels: channels of the images.
         channels: width C of the first convolution.
+        blocks: one (width multiple, halve) pair per residual block: its output width is multiple * C, and ``halve`` pools at its end.
         contrast_floor: 0 (the published networks) shows E the image as it is. f > 0 shows it (x - m) / (s + f), m and s being
             the mean and standard deviation of the image's own pixels, so that E hardly sees brightness and contrast.
-        blocks: one (width multiple, halve) pair per residual block: its output width is multiple * C, and ``halve`` pools at its end.
     """
 
     image_channels: int = 3
     channels: int = 128
-    contrast_floor: float = 0.0
     blocks: tuple[tuple[int, bool], ...] = ((1, True), (1, False), (2, True), (2, False), (2, True), (2, False))
+    contrast_floor: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", tuple((int(width), bool(halve)) for width, halve in self.blocks))

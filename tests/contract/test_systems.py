@@ -83,7 +83,8 @@ def options() -> list[Any]:
     return [pytest.param(name, option, id=f"{name}-{option}") for name, option in pairs]
 
 
-def assert_equal_scores(found: np.ndarray, expected: np.ndarray, relative: float = 1e-6) -> None:
+def assert_equal_scores(found: np.ndarray, expected: np.ndarray, relative: float = 1e-5) -> None:
+    """Equal up to float32 rounding: a small energy is what is left of large activations of both signs."""
     assert np.abs(found - expected).max() <= relative * np.abs(expected).max()
 
 
@@ -217,7 +218,7 @@ def test_a_whole_chain_only_amplifies_rounding(system: Any, samples: np.ndarray)
     """Long chains are chaotic: a last bit may become a grey level or two, but an image stays the image of its seed."""
     distance = lambda a, b: np.abs(a.astype(int) - b).mean()
     alone = system.sample(SEEDS[1:2])[0]
-    assert distance(alone, samples[1]) <= 0.02 * distance(samples[0], samples[1])
+    assert distance(alone, samples[1]) <= 0.05 * distance(samples[0], samples[1])
 
 
 def test_other_seeds_give_other_images(name: str, samples: np.ndarray) -> None:
