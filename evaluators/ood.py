@@ -229,7 +229,10 @@ class OODSuite:
         rows = []
         if len(names) > 1:
             for name in names:
-                for dataset in present:
+                for dataset in data.requested:
+                    if dataset not in system.terms:
+                        rows.append(_empty(part, data, dataset, "auroc", data.missing[dataset], seed, variant=name))
+                        continue
                     estimate = auroc_interval(inside[name], system.terms[dataset][name])
                     rows.append(_row(part, data, dataset, "auroc", estimate, seed, variant=name, interval=_DELONG))
                 rows += _mean_row(part, data, name, seed)

@@ -219,6 +219,13 @@ def test_missing_data_leaves_cells_empty() -> None:
     assert one(nothing, system="plain", metric="auroc").value is None
 
 
+def test_terms_of_a_missing_set_are_empty_for_the_same_reason() -> None:
+    result = run(subject("vaebm", TwoTerms()), out_dists={**SETS, "celeba": NO_CELEBA})
+    rows = pick(result, role="diagnostic", dataset="celeba", metric="auroc")
+    assert len(rows) == 2
+    assert {(row.value, row.note) for row in rows} == {(None, str(NO_CELEBA))}
+
+
 @pytest.mark.parametrize("scorer", [None, object()])
 def test_a_system_without_scorer_says_so(scorer: object) -> None:
     # its images may have any shape: they are never shown to it
