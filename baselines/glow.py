@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common import batches, check_images, override
+from baselines.common import batches, check_images, override, sample_in_blocks
 from vaebm.checkpoints import Checkpoint, load_weights
 from vaebm.errors import UserError
 from vaebm.noise import content_keys, normal, uniform
@@ -385,16 +385,14 @@ class GlowSystem:
             scores.append(image_log_prob(self.glow, bytes_, u).double().cpu().numpy())
         return np.concatenate(scores)
 
-    @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> np.ndarray:
         """Return one uint8 image (N, H, W, C) per seed."""
-        out = [np.empty((0, *self.image_shape), dtype=np.uint8)]
-        for part in batches(seeds, self.batch_size):
-            eps = [
-                normal(self.seed, part, f"eps_z.{i}", shape, self.device) for i, shape in enumerate(self.glow.z_shapes)
-            ]
-            x = self.glow.decode(eps, self.sampling.temperature)
-            # The inverse of a flow can overflow far from the data: such a pixel becomes mid-grey, not undefined.
-            levels = ((x.nan_to_num(0.0, 1.0, -1.0) + 0.5) * 256).floor().clamp(0, 255)
-            out.append(levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(out)
+        return sample_in_blocks(self._draw, seeds, self.image_shape)
+
+    @torch.no_grad()
+    def _draw(self, seeds: Sequence[int]) -> np.ndarray:
+        eps = [normal(self.seed, seeds, f"eps_z.{i}", shape, self.device) for i, shape in enumerate(self.glow.z_shapes)]
+        x = self.glow.decode(eps, self.sampling.temperature)
+        # The inverse of a flow can overflow far from the data: such a pixel becomes mid-grey, not undefined.
+        levels = ((x.nan_to_num(0.0, 1.0, -1.0) + 0.5) * 256).floor().clamp(0, 255)
+        return levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from baselines.common import batches, check_images, override
+from baselines.common import batches, check_images, override, sample_in_blocks
 from vaebm.checkpoints import Checkpoint, load_weights
 from vaebm.errors import UserError
 from vaebm.noise import normal, uniform
@@ -232,11 +232,11 @@ class IGEBMSystem:
 
     def sample(self, seeds: Sequence[int]) -> np.ndarray:
         """Return one uint8 image (N, H, W, C) per seed."""
+        return sample_in_blocks(self._draw, seeds, self.image_shape)
+
+    def _draw(self, seeds: Sequence[int]) -> np.ndarray:
         height, width, channels = self.image_shape
         shape = (channels, height, width)
-        out = [np.empty((0, *self.image_shape), dtype=np.uint8)]
-        for part in batches(seeds, self.batch_size):
-            x = uniform(self.seed, part, "x_0", shape, self.device)
-            noise = lambda k, part=part: normal(self.seed, part, f"langevin.{k}", shape, self.device)
-            out.append(to_uint8(run_chains(self.energy, x, noise, self.sampling)))
-        return np.concatenate(out)
+        x = uniform(self.seed, seeds, "x_0", shape, self.device)
+        noise = lambda k: normal(self.seed, seeds, f"langevin.{k}", shape, self.device)
+        return to_uint8(run_chains(self.energy, x, noise, self.sampling))

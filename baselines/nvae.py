@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.common import batches, check_images, override
+from baselines.common import batches, check_images, override, sample_in_blocks
 from vaebm.checkpoints import Checkpoint, load_weights
 from vaebm.noise import content_keys, normal
 from vaebm.nvae import NVAE, NVAEConfig
@@ -85,28 +85,19 @@ class NVAESystem:
             scores.append(log_p(self.nvae, part, self.recipe["importance_samples"], self.seed))
         return np.concatenate(scores)
 
-    @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> np.ndarray:
         """Return one uint8 image (N, H, W, C) per seed."""
-        out = [np.empty((0, *self.image_shape), dtype=np.uint8)]
-        for part in batches(seeds, self.batch_size):
-            eps = [
-                normal(self.seed, part, f"start.{i + 1}", shape, self.device)
-                for i, shape in enumerate(self.nvae.latent_shapes)
-            ]
-            logits, _, _ = self.nvae.decode(eps, self.recipe["temperature"])
-            decoder = self.nvae.decoder(logits)
-            if self.recipe["output"] == "sample":
-                out.append(
-                    to_uint8(
-                        decoder.sample(
-                            normal(self.seed, part, "start.0", tuple(decoder.dist.mu.shape[1:]), self.device)
-                        )
-                    )
-                )
-            else:
-                out.append(to_uint8(decoder.mean))
-        return np.concatenate(out)
+        return sample_in_blocks(self._draw, seeds, self.image_shape)
+
+    @torch.no_grad()
+    def _draw(self, seeds: Sequence[int]) -> np.ndarray:
+        draw = lambda i, shape: normal(self.seed, seeds, f"start.{i}", shape, self.device)
+        eps = [draw(i, shape) for i, shape in enumerate(self.nvae.latent_shapes, start=1)]
+        logits, _, _ = self.nvae.decode(eps, self.recipe["temperature"])
+        decoder = self.nvae.decoder(logits)
+        if self.recipe["output"] == "mean":
+            return to_uint8(decoder.mean)
+        return to_uint8(decoder.sample(draw(0, tuple(decoder.dist.mu.shape[1:]))))
 
 
 def read_nvae(checkpoint: Checkpoint, origin: str) -> NVAE:

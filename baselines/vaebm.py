@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from baselines.common import batches, check_images, override
+from baselines.common import batches, check_images, override, sample_in_blocks
 from baselines.nvae import bound_name, log_p, read_nvae, unit_images
 from vaebm.checkpoints import Checkpoint, load_checkpoint, load_weights
 from vaebm.energy import EnergyConfig, EnergyNet
@@ -106,7 +106,7 @@ class VAEBMSystem:
 
     def sample(self, seeds: Sequence[int]) -> np.ndarray:
         """Return one uint8 image (N, H, W, C) per seed."""
-        out = [np.empty((0, *self.image_shape), dtype=np.uint8)]
-        for part in batches(seeds, self.batch_size):
-            out.append(to_uint8(self.model.sample(part, self.chain, output=self.recipe["output"], seed=self.seed)))
-        return np.concatenate(out)
+        return sample_in_blocks(self._draw, seeds, self.image_shape)
+
+    def _draw(self, seeds: Sequence[int]) -> np.ndarray:
+        return to_uint8(self.model.sample(seeds, self.chain, output=self.recipe["output"], seed=self.seed))

@@ -43,7 +43,8 @@ def load_scores(path: Path | str, system: str | None = None) -> dict[str, Scores
             found = isinstance(file, np.lib.npyio.NpzFile)
             arrays = {name: file[name] for name in file.files} if found else None
     except Exception as error:  # zip, zlib, npy header, a pickle: numpy and zipfile raise what they like
-        raise UserError(f"{path}: not an .npz file of plain numbers ({error})") from None
+        # numpy's own words advise to load pickles after all, so they are not passed on.
+        raise UserError(f"{path}: not an .npz file of plain numbers ({type(error).__name__})") from None
     if arrays is None:
         raise UserError(f"{path}: found a single array, needed an .npz with one array per data set")
     if not arrays:

@@ -88,13 +88,6 @@ def assert_equal_scores(found: np.ndarray, expected: np.ndarray, relative: float
     assert np.abs(found - expected).max() <= relative * np.abs(expected).max()
 
 
-def assert_equal_images(found: np.ndarray, expected: np.ndarray) -> None:
-    """Equal up to a rounding of single bytes: convolutions of other batch sizes add in another order."""
-    difference = np.abs(found.astype(int) - expected)
-    assert difference.max() <= 1
-    assert (difference > 0).mean() < 1e-2
-
-
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_checkpoint_is_bundled_small_and_the_one_its_card_describes(name: str) -> None:
     path = bundled(name)
@@ -202,23 +195,13 @@ def test_a_vaebm_beside_its_nvae_has_the_same_log_p(images: np.ndarray) -> None:
     assert_equal_scores(load_system("vaebm").score_terms(few)["log_p"], load_system("nvae").score(few))
 
 
-def test_an_image_is_a_function_of_its_seed_alone(name: str) -> None:
-    short = {"steps": 2} if "steps" in SYSTEMS.load(name).options else {}
-    system = load_system(name, **short)
-    samples = system.sample(SEEDS)
+def test_an_image_is_a_function_of_its_seed_alone(name: str, system: Any, samples: np.ndarray) -> None:
+    """Byte for byte, over the whole chain: alone, in another order, among others, whatever the batch size."""
     assert samples.dtype == np.uint8
     assert samples.shape == (len(SEEDS), *system.image_shape)
-    np.testing.assert_array_equal(system.sample(SEEDS), samples)
-    assert_equal_images(system.sample(SEEDS[::-1])[::-1], samples)
-    assert_equal_images(system.sample(SEEDS[1:2]), samples[1:2])
-    assert_equal_images(load_system(name, batch_size=2, **short).sample(SEEDS), samples)
-
-
-def test_a_whole_chain_only_amplifies_rounding(system: Any, samples: np.ndarray) -> None:
-    """Long chains are chaotic: a last bit may become a grey level or two, but an image stays the image of its seed."""
-    distance = lambda a, b: np.abs(a.astype(int) - b).mean()
-    alone = system.sample(SEEDS[1:2])[0]
-    assert distance(alone, samples[1]) <= 0.05 * distance(samples[0], samples[1])
+    np.testing.assert_array_equal(system.sample(SEEDS[::-1])[::-1], samples)
+    np.testing.assert_array_equal(system.sample(SEEDS[1:2]), samples[1:2])
+    np.testing.assert_array_equal(load_system(name, batch_size=2).sample([*range(100, 120), *SEEDS])[20:], samples)
 
 
 def test_other_seeds_give_other_images(name: str, samples: np.ndarray) -> None:
