@@ -1,6 +1,7 @@
 """Energy networks: published sizes, the formula, the spectral regulariser and the data-dependent initialisation."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -141,6 +142,25 @@ def test_regulariser_resumes_from_its_saved_vectors_and_owns_no_parameters() -> 
     assert second().item() == first().item()
     assert list(first.parameters()) == []
     assert len(first.state_dict()) == len(energy.convolutions())
+
+
+# The contrast floor
+
+
+def test_a_contrast_floor_shows_the_network_the_standardised_image() -> None:
+    torch.manual_seed(0)
+    seeing, plain = EnergyNet(replace(TINY_ENERGY, contrast_floor=0.1)), EnergyNet(TINY_ENERGY)
+    plain.load_state_dict(seeing.state_dict())
+    x = unit_images(5)
+    deviation, mean = x.flatten(1).std(1).view(-1, 1, 1, 1), x.flatten(1).mean(1).view(-1, 1, 1, 1)
+    torch.testing.assert_close(seeing(x), plain((x - mean) / (deviation + 0.1)))
+
+
+def test_brightness_never_matters_behind_a_contrast_floor_and_contrast_hardly() -> None:
+    torch.manual_seed(0)
+    energy = EnergyNet(replace(TINY_ENERGY, contrast_floor=1e-6))
+    x = unit_images(5)
+    torch.testing.assert_close(energy(0.5 * x + 0.2), energy(x), rtol=1e-3, atol=1e-3)
 
 
 # Data-dependent initialisation
