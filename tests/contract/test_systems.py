@@ -281,3 +281,10 @@ def test_the_device_changes_no_ranking(name: str, images: np.ndarray, scores: np
     there = load_system(name, device="cuda").score(images)
     assert_equal_scores(there, scores, relative=1e-4)
     assert auroc(there[:20], there[20:]) == pytest.approx(auroc(scores[:20], scores[20:]), abs=2e-3)
+
+
+def test_what_the_energy_is_shown_is_named_beside_the_score() -> None:
+    system = load_system("vaebm")
+    floor = system.model.energy.config.contrast_floor
+    assert floor > 0
+    assert f"(std + {floor:g})" in system.protocol["estimator"]
