@@ -22,7 +22,7 @@ from baselines.common import batches, check_images, override, sample_in_blocks
 from vaebm.checkpoints import Checkpoint, load_weights
 from vaebm.errors import UserError
 from vaebm.noise import normal, uniform
-from vaebm.training.batches import to_uint8, to_unit
+from vaebm.training.batches import from_uint8, to_uint8
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class IGEBMSystem:
         check_images(images, self.image_shape)
         scores = [np.empty(0)]
         for part in batches(images, self.batch_size):
-            x = to_unit(torch.from_numpy(part.transpose(0, 3, 1, 2).copy()).to(self.device))
+            x = from_uint8(part, self.device)
             scores.append(-self.energy(x).double().cpu().numpy())
         return np.concatenate(scores)
 

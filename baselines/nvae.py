@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from baselines.common import batches, check_images, override, sample_in_blocks
-from vaebm.checkpoints import Checkpoint, load_weights
+from vaebm.checkpoints import Checkpoint
+from vaebm.checkpoints.models import build_nvae
 from vaebm.noise import content_keys, normal
-from vaebm.nvae import NVAE, NVAEConfig
-from vaebm.training.batches import to_uint8, to_unit
+from vaebm.nvae import NVAE
+from vaebm.training.batches import from_uint8, to_uint8
 
 
 class NVAESystem:
@@ -67,7 +68,7 @@ class NVAESystem:
         """
         card = checkpoint.card
         return cls(
-            read_nvae(checkpoint, origin),
+            build_nvae(checkpoint, origin),
             override({"importance_samples": 1, **card["sampling"]}, options, origin),
             size=card["size"],
             weights_hash=card["sha256"],
@@ -100,13 +101,6 @@ class NVAESystem:
         return to_uint8(decoder.sample(draw(0, tuple(decoder.dist.mu.shape[1:]))))
 
 
-def read_nvae(checkpoint: Checkpoint, origin: str) -> NVAE:
-    """Build the NVAE that a checkpoint of kind "nvae" describes."""
-    nvae = NVAE(NVAEConfig.from_json(checkpoint.card["architecture"]["nvae"]))
-    load_weights(nvae, checkpoint.part("nvae"), origin)
-    return nvae
-
-
 def bound_name(k: int) -> str:
     """Name the estimator for tables."""
     return "ELBO, 1 sample" if k == 1 else f"importance-weighted bound, K = {k}"
@@ -130,6 +124,4 @@ def log_p(nvae: NVAE, images: np.ndarray, k: int, seed: int) -> np.ndarray:
 
 def unit_images(images: np.ndarray, device: torch.device | str) -> Tensor:
     """Map uint8 (N, H, W, C) to float (N, C, H, W) in [0, 1]."""
-    return to_unit(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)).contiguous(
-        memory_format=torch.channels_last
-    )
+    return from_uint8(images, device).contiguous(memory_format=torch.channels_last)

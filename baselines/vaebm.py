@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from baselines.common import batches, check_images, override, sample_in_blocks
-from baselines.nvae import bound_name, log_p, read_nvae, unit_images
+from baselines.nvae import bound_name, log_p, unit_images
 from vaebm.checkpoints import Checkpoint, load_checkpoint, load_weights
+from vaebm.checkpoints.models import build_nvae
 from vaebm.energy import EnergyConfig, EnergyNet
 from vaebm.errors import UserError
 from vaebm.model import VAEBM, ChainSettings
@@ -88,7 +89,7 @@ class VAEBMSystem:
         energy = EnergyNet(EnergyConfig.from_json(card["architecture"]["energy"]))
         load_weights(energy, checkpoint.part("energy"), origin)
         return cls(
-            VAEBM(read_nvae(nvae, str(nvae.path)), energy),
+            VAEBM(build_nvae(nvae, str(nvae.path)), energy),
             override({"importance_samples": 1, **card["sampling"]}, options, origin),
             size=card["size"],
             weights_hash=card["sha256"] + nvae.card["sha256"],

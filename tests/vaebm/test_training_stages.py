@@ -12,10 +12,11 @@ from tiny import tiny_images
 from vaebm import cli
 from vaebm.__main__ import main
 from vaebm.checkpoints import load_checkpoint, load_weights
+from vaebm.checkpoints.models import build_nvae
 from vaebm.energy import EnergyConfig, EnergyNet
 from vaebm.nvae import NVAEConfig
 from vaebm.training import loop, stages
-from vaebm.training.stages import Settings, build_nvae, make_task, read_nvae
+from vaebm.training.stages import Settings, make_task, read_nvae
 from vaebm.training.vae import VAETraining
 
 CONFIG = """
@@ -96,7 +97,7 @@ def test_stage_one_exports_averaged_weights_with_a_card_that_says_how_they_came_
     average = torch.load(trained_vae.parent / "checkpoint.pt", weights_only=True)["ema"]["shadow"]
     for name, value in checkpoint.part("nvae").items():
         torch.testing.assert_close(value, average[name], rtol=1e-3, atol=1e-3)
-    assert build_nvae(checkpoint).config.groups_per_scale == (1, 2)
+    assert build_nvae(checkpoint, "run").config.groups_per_scale == (1, 2)
 
 
 def test_stage_two_exports_its_energy_beside_the_nvae_it_was_trained_against(place: Path, trained_vae: Path) -> None:

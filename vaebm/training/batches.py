@@ -41,6 +41,11 @@ def to_unit(batch: Tensor) -> Tensor:
     return batch.float() / 255
 
 
+def from_uint8(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Map uint8 (N, H, W, C) to images in [0, 1] (N, C, H, W): the inverse of :func:`to_uint8` up to its rounding."""
+    return to_unit(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device))
+
+
 def to_uint8(x: Tensor) -> np.ndarray:
     """Map images in [0, 1] (N, C, H, W) to uint8 (N, H, W, C): clamp, then round to nearest."""
     return (x.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

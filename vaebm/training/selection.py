@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaebm.model import VAEBM, ChainSettings
-from vaebm.training.batches import to_unit
+from vaebm.training.batches import from_uint8
 
 LADDER = (0, 1, 2, 4, 8, 12, 16)
 REDUCED = 4  # pixels per side
@@ -69,7 +69,7 @@ def choose_steps(
         chain: step size and target; its number of steps is ignored.
         n: samples.
     """
-    real = to_unit(torch.from_numpy(held_out.transpose(0, 3, 1, 2).copy()))
+    real = from_uint8(held_out)
     reference = reduce_images(real)
     with torch.no_grad():
         energies = torch.cat([model.energy(part) for part in real.split(batch_size)]).double()

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from vaebm.checkpoints import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from vaebm.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from vaebm.checkpoints.models import build_nvae
 from vaebm.data import load_images
 from vaebm.energy import EnergyConfig
 from vaebm.errors import UserError
 from vaebm.model import VAEBM
 from vaebm.noise import content_keys, normal, seed_step
 from vaebm.nvae import NVAE, NVAEConfig
-from vaebm.training.batches import to_unit
+from vaebm.training.batches import from_uint8
 from vaebm.training.ebm import EBMTask, EBMTraining
 from vaebm.training.loop import Schedule, fit, last_logged, restore
 from vaebm.training.record import read_run, record_run
@@ -117,7 +118,7 @@ def make_task(
         return VAETask(NVAE(settings.nvae), images, settings.vae, seed, device)
     if frozen is None:
         raise UserError("stage 2 trains against a frozen NVAE: name its run folder or checkpoint with --vae-from")
-    return EBMTask(build_nvae(frozen), settings.energy, images, settings.ebm, seed, device)
+    return EBMTask(build_nvae(frozen, "--vae-from"), settings.energy, images, settings.ebm, seed, device)
 
 
 def read_nvae(path: Path) -> Checkpoint:
@@ -137,13 +138,6 @@ def read_nvae(path: Path) -> Checkpoint:
     if checkpoint.kind != "nvae":
         raise UserError(f"--vae-from {path}: found a checkpoint of kind {checkpoint.kind!r}, needed 'nvae'")
     return checkpoint
-
-
-def build_nvae(checkpoint: Checkpoint, origin: str = "--vae-from") -> NVAE:
-    """Return the NVAE of a checkpoint of kind "nvae"."""
-    nvae = NVAE(NVAEConfig.from_json(checkpoint.card["architecture"]["nvae"]))
-    load_weights(nvae, checkpoint.part("nvae"), origin)
-    return nvae
 
 
 def export(folder: Path, path: Path, *, step: int | None = None, data_root: str | None = None) -> Path:
@@ -220,7 +214,7 @@ def validate(nvae: NVAE, settings: Settings, data_root: str | None, limit: int =
     log_px, kl = [], []
     for start in range(0, len(held_out), 100):
         part = held_out[start : start + 100]
-        x = to_unit(torch.from_numpy(part.transpose(0, 3, 1, 2).copy()))
+        x = from_uint8(part)
         eps = [normal(0, content_keys(part), f"posterior.{i}", shape) for i, shape in enumerate(nvae.latent_shapes)]
         terms = nvae.elbo(x, eps)
         log_px.append(terms[0])
