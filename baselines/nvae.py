@@ -94,11 +94,10 @@ class NVAESystem:
     def _draw(self, seeds: Sequence[int]) -> np.ndarray:
         draw = lambda i, shape: normal(self.seed, seeds, f"start.{i}", shape, self.device)
         eps = [draw(i, shape) for i, shape in enumerate(self.nvae.latent_shapes, start=1)]
-        logits, _, _ = self.nvae.decode(eps, self.recipe["temperature"])
-        decoder = self.nvae.decoder(logits)
+        decoder = self.nvae.decode(eps, self.recipe["temperature"]).distribution
         if self.recipe["output"] == "mean":
             return to_uint8(decoder.mean)
-        return to_uint8(decoder.sample(draw(0, tuple(decoder.dist.mu.shape[1:]))))
+        return to_uint8(decoder.sample(draw(0, decoder.noise_shape)))
 
 
 def bound_name(k: int) -> str:

@@ -15,7 +15,7 @@ from baselines.common import batches, check_images, override, sample_in_blocks
 from baselines.nvae import bound_name, log_p, unit_images
 from vaebm.checkpoints import Checkpoint, load_checkpoint, load_weights
 from vaebm.checkpoints.models import build_nvae
-from vaebm.energy import EnergyConfig, EnergyNet
+from vaebm.energy import EnergyConfig, EnergyNetwork
 from vaebm.errors import UserError
 from vaebm.model import VAEBM, ChainSettings
 from vaebm.training.batches import to_uint8
@@ -23,7 +23,7 @@ from vaebm.training.batches import to_uint8
 
 def seen_by_energy(energy: nn.Module) -> str:
     """Say what E is shown where it is not the image itself, which is a departure from the paper that a table must name."""
-    floor = energy.config.contrast_floor if isinstance(energy, EnergyNet) else 0.0
+    floor = energy.config.contrast_floor if isinstance(energy, EnergyNetwork) else 0.0
     return f"; E sees (x - mean) / (std + {floor:g}) of each image" if floor else ""
 
 
@@ -86,7 +86,7 @@ class VAEBMSystem:
             raise UserError(
                 f"{origin}: was trained against another NVAE than {nvae.path.name} (sha256 differs from the card's)"
             )
-        energy = EnergyNet(EnergyConfig.from_json(card["architecture"]["energy"]))
+        energy = EnergyNetwork(EnergyConfig.from_json(card["architecture"]["energy"]))
         load_weights(energy, checkpoint.part("energy"), origin)
         return cls(
             VAEBM(build_nvae(nvae, str(nvae.path)), energy),

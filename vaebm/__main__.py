@@ -7,15 +7,17 @@ python -m vaebm export runs/ebm --step 300 --to vaebm.safetensors
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from vaebm.cli import run
+from vaebm.registry import Registry
 
-from vaebm.cli import find_config, parse, run, use_device
-from vaebm.errors import UserError, did_you_mean
-
-CONFIGS = Path(__file__).parent / "configs"
-VERBS = ("train", "export")
+VERBS = Registry(
+    "command",
+    {
+        "train": "vaebm.commands.train:main",
+        "export": "vaebm.commands.export:main",
+    },
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,119 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__doc__)
         return 0 if given else 2
     verb, *rest = given
-    if verb == "train":
-        return _train(rest)
-    if verb == "export":
-        return _export(rest)
-    raise UserError(f"unknown command {verb!r}.{did_you_mean(verb, VERBS)}")
-
-
-def _train(arguments: Sequence[str]) -> int:
-    from vaebm.training.stages import STAGES, Run, Settings, train
-
-    if not arguments or arguments[0] not in STAGES:
-        found = arguments[0] if arguments else "nothing"
-        raise UserError(f"train: found {found!r}, needed a stage.{did_you_mean(found, STAGES)}")
-    stage, *rest = arguments
-    options = parse(_train_parser(stage), [_config_path(rest, i) for i in range(len(rest))])
-    use_device(options.device, options.threads)
-    settings = Settings(
-        **{name: getattr(options, name) for name in ("dataset", "size", "validation")},
-        **{name: options[name] for name in ("nvae", "vae", "vae_output", "energy", "ebm", "ebm_output")},
-    )
-    name = Path(options.config[0].relative).stem if options.config else settings.dataset
-    exported = train(
-        stage,
-        settings,
-        Run(
-            folder=options.out,
-            name=f"{'nvae' if stage == 'vae' else 'vaebm'}-{name}",
-            # Folders say nothing about the weights; everything else that was asked for does.
-            command=f"python -m vaebm train {stage} " + " ".join(_without_folders(rest)),
-            seed=options.seed,
-            data_root=options.data_root,
-            device=options.device,
-            resume=options.resume,
-            progress=not options.no_progress,
-            vae=options.get("vae_from"),
-        ),
-    )
-    if exported is None:
-        return 130
-    print(exported)
-    return 0
-
-
-def _train_parser(stage: str) -> ArgumentParser:
-    from vaebm.energy import EnergyConfig
-    from vaebm.nvae import NVAEConfig
-    from vaebm.training.ebm import EBMTraining
-    from vaebm.training.stages import Output, Settings
-    from vaebm.training.vae import VAETraining
-
-    parser = ArgumentParser(
-        prog=f"python -m vaebm train {stage}", exit_on_error=False, allow_abbrev=False, parser_mode="toml"
-    )
-    parser.add_argument("--config", action="config", help="a configuration of vaebm/configs by name, or a .toml file")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    if stage == "ebm":
-        parser.add_argument("--vae-from", type=Path, required=True, help="stage 1: its run folder or checkpoint")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out, as if it had not stopped")
-    parser.add_argument("--seed", type=int, default=0, help="decides weights, batches and noise")
-    parser.add_argument("--data-root", type=str, default=None, help="folder with data sets (default: $VAEBM_DATA)")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
-    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
-    default = Settings()
-    for name, kind in (("dataset", str), ("size", str), ("validation", int)):
-        parser.add_argument(f"--{name}", type=kind, default=getattr(default, name))
-    for name, part in (
-        ("nvae", NVAEConfig),
-        ("vae", VAETraining),
-        ("vae_output", Output),
-        ("energy", EnergyConfig),
-        ("ebm", EBMTraining),
-        ("ebm_output", Output),
-    ):
-        parser.add_argument(f"--{name}", type=part, default=getattr(default, name))
-    return parser
-
-
-def _config_path(arguments: Sequence[str], i: int) -> str:
-    """Argument ``i``, with the name of a configuration turned into its file."""
-    if i and arguments[i - 1] == "--config":
-        return str(find_config(arguments[i], CONFIGS))
-    if arguments[i].startswith("--config="):
-        return "--config=" + str(find_config(arguments[i].removeprefix("--config="), CONFIGS))
-    return arguments[i]
-
-
-def _without_folders(arguments: Sequence[str]) -> list[str]:
-    kept, skip = [], False
-    for argument in arguments:
-        name = argument.split("=")[0]
-        if skip:
-            skip = False
-        elif name in ("--out", "--data-root", "--vae-from", "--device", "--threads"):
-            skip = "=" not in argument
-        elif name not in ("--resume", "--no-progress"):
-            kept.append(argument)
-    return kept
-
-
-def _export(arguments: Sequence[str]) -> int:
-    from vaebm.training.stages import export
-
-    parser = ArgumentParser(prog="python -m vaebm export", exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("run", type=Path, help="folder of a run")
-    parser.add_argument("--step", type=int, default=None, help="a kept update; the newest without it")
-    parser.add_argument(
-        "--to", type=Path, required=True, help="the .safetensors file to write; its card lies beside it"
-    )
-    parser.add_argument("--data-root", type=str, default=None, help="folder with data sets (default: $VAEBM_DATA)")
-    options: Namespace = parse(parser, arguments)
-    print(export(options.run, options.to, step=options.step, data_root=options.data_root))
-    return 0
+    return int(VERBS.load(verb)(rest))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class ResidualBlock(nn.Module):
         return swish(F.avg_pool2d(out, 2) if self.halve else out)
 
 
-class EnergyNet(nn.Module):
+class EnergyNetwork(nn.Module):
     """E_psi: images in [0, 1], (N, C, H, W) -> energies (N,); lower means more like data."""
 
     def __init__(self, config: EnergyConfig) -> None:
@@ -101,7 +101,7 @@ DATA_INIT_STD = 5.0
 
 
 @torch.no_grad()
-def data_dependent_init(energy: EnergyNet, x: Tensor) -> Tensor:
+def data_dependent_init(energy: EnergyNetwork, x: Tensor) -> Tensor:
     """Set every convolution's gain and bias so that its output over the batch ``x`` has mean 0 and standard deviation 1/5 per channel.
 
     Runs one forward pass, layer by layer; the skips without bias keep their mean. Returns the energies (N,) of that pass.
@@ -133,7 +133,7 @@ class SpectralRegulariser(nn.Module):
     The singular vectors are buffers: they are saved and resumed with the run. The sum's gradient flows through W_l only.
     """
 
-    def __init__(self, energy: EnergyNet, iterations: int = 4, first_iterations: int = 40) -> None:
+    def __init__(self, energy: EnergyNetwork, iterations: int = 4, first_iterations: int = 40) -> None:
         super().__init__()
         self._convolutions = energy.convolutions()
         # A plain list keeps the network's parameters out of this module's own.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vaebm.langevin import TARGETS, langevin, langevin_chain, standard_normal_potential
 from vaebm.noise import normal
-from vaebm.nvae import NVAE, GaussianDecoder
+from vaebm.nvae import NVAE, Decoded, GaussianDecoder
 
 OUTPUTS = ("mean", "sample")
 OFFICIAL_LOG_SIGMA_MIN = -2.0  # the released chain differentiates a decoder whose log sigma is clamped here
@@ -58,27 +58,22 @@ class VAEBM(nn.Module):
         config = self.nvae.config
         return [(config.image_channels, config.image_size, config.image_size), *self.nvae.latent_shapes]
 
-    def decode(self, eps: Sequence[Tensor]) -> tuple[Tensor, GaussianDecoder, Tensor]:
-        """Map a state to (x in [0, 1], p(x | z), log p(z) (N,))."""
-        logits, _, log_pz = self.nvae.decode(eps[1:])
-        decoder = self.nvae.decoder(logits)
-        return decoder.sample(eps[0]), decoder, log_pz
+    def decode(self, eps: Sequence[Tensor], temperature: float = 1.0) -> tuple[Tensor, Decoded]:
+        """Map a state to x in [0, 1] (N, C, H, W) and what the NVAE made of eps_z."""
+        decoded = self.nvae.decode(eps[1:], temperature)
+        return decoded.distribution.sample(eps[0]), decoded
 
     def potential(self, target: str = "paper") -> Callable[[Sequence[Tensor]], Tensor]:
         """Return U(eps) of :mod:`vaebm.langevin` for a target."""
 
         def paper(eps: Sequence[Tensor]) -> Tensor:
-            x, _, _ = self.decode(eps)
+            x, _ = self.decode(eps)
             return self.energy(x).float() + standard_normal_potential(eps)
 
         def official(eps: Sequence[Tensor]) -> Tensor:
-            logits, _, log_pz = self.nvae.decode(eps[1:])
-            x = self.nvae.decoder(logits).sample(eps[0])
-            return (
-                self.energy(x).float()
-                - log_pz
-                - GaussianDecoder.from_logits(logits, OFFICIAL_LOG_SIGMA_MIN).log_prob(x)
-            )
+            x, decoded = self.decode(eps)
+            scored = GaussianDecoder.from_params(decoded.params, OFFICIAL_LOG_SIGMA_MIN, self.nvae.config.border)
+            return self.energy(x).float() - decoded.log_pz - scored.log_prob(x)
 
         return {"paper": paper, "official": official}[target]
 
@@ -102,8 +97,8 @@ class VAEBM(nn.Module):
             raise ValueError(f"unknown output {output!r}: needed one of {', '.join(OUTPUTS)}")
         *_, state = self.trajectory(seeds, chain, seed=seed)
         with torch.no_grad():
-            x, decoder, _ = self.decode(state)
-        return {"mean": decoder.mean, "sample": x}[output]
+            x, decoded = self.decode(state)
+        return {"mean": decoded.distribution.mean, "sample": x}[output]
 
     def trajectory(self, seeds: Sequence[int], chain: ChainSettings, *, seed: int = 0) -> Iterator[list[Tensor]]:
         """Yield the states of the chains that :meth:`sample` runs: the start, then one per step."""

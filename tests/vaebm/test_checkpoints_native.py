@@ -12,7 +12,7 @@ from tiny import TINY_ENERGY
 from torch import Tensor, nn
 
 from vaebm.checkpoints import load_checkpoint, load_weights, native, save_checkpoint
-from vaebm.energy import EnergyNet
+from vaebm.energy import EnergyNetwork
 from vaebm.errors import UserError
 
 CARD = {"kind": "toy", "size": "mini", "architecture": {"widths": [1, 2]}}
@@ -146,7 +146,7 @@ def test_other_file_types_are_refused_by_what_was_needed(tmp_path: Path) -> None
 
 def test_load_weights_restores_the_network() -> None:
     torch.manual_seed(0)
-    first, second = EnergyNet(TINY_ENERGY), EnergyNet(TINY_ENERGY)
+    first, second = EnergyNetwork(TINY_ENERGY), EnergyNetwork(TINY_ENERGY)
     load_weights(second, first.state_dict(), "here")
     x = torch.rand(2, 3, 8, 8)
     assert torch.equal(first(x), second(x))

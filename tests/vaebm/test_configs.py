@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import vaebm
-from vaebm.__main__ import CONFIGS
-from vaebm.energy import EnergyNet
+from vaebm.commands.train import CONFIGS
+from vaebm.energy import EnergyNetwork
 from vaebm.nvae import NVAE
 from vaebm.training.stages import settings_from_json
 
@@ -17,7 +17,7 @@ def test_a_bundled_configuration_builds(path: Path) -> None:
     settings = settings_from_json(tomllib.loads(path.read_text()))
     assert settings.size == path.stem.split("-")[0]
     assert settings.dataset == path.stem.split("-")[1]
-    nvae, energy = NVAE(settings.nvae), EnergyNet(settings.energy)
+    nvae, energy = NVAE(settings.nvae), EnergyNetwork(settings.energy)
     assert nvae.latent_shapes[0][1] < nvae.latent_shapes[-1][1]
     assert sum(p.numel() for p in nvae.parameters()) > sum(p.numel() for p in energy.parameters())
 

@@ -12,7 +12,7 @@ from official_names import OFFICIAL_ENERGIES
 from tiny import TINY_ENERGY, unit_images
 from torch import Tensor
 
-from vaebm.energy import EnergyConfig, EnergyNet, SpectralRegulariser, data_dependent_init, swish
+from vaebm.energy import EnergyConfig, EnergyNetwork, SpectralRegulariser, data_dependent_init, swish
 
 PUBLISHED = {
     "EBM_CIFAR32": (5_137_921, 16),
@@ -23,15 +23,15 @@ PUBLISHED = {
 }
 
 
-def tiny_energy(config: EnergyConfig = TINY_ENERGY, seed: int = 0) -> EnergyNet:
+def tiny_energy(config: EnergyConfig = TINY_ENERGY, seed: int = 0) -> EnergyNetwork:
     torch.manual_seed(seed)
-    return EnergyNet(config)
+    return EnergyNetwork(config)
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
 def test_published_networks_have_their_published_size(name: str) -> None:
     with torch.device("meta"):
-        energy = EnergyNet(OFFICIAL_ENERGIES[name])
+        energy = EnergyNetwork(OFFICIAL_ENERGIES[name])
     assert (sum(p.numel() for p in energy.parameters()), len(energy.convolutions())) == PUBLISHED[name]
 
 
@@ -39,7 +39,7 @@ def test_default_config_is_the_published_cifar10_network() -> None:
     assert EnergyConfig() == OFFICIAL_ENERGIES["EBM_CIFAR32"]
 
 
-def by_hand(energy: EnergyNet, x: Tensor) -> Tensor:
+def by_hand(energy: EnergyNetwork, x: Tensor) -> Tensor:
     """The network again, in plain tensor operations from its state dict."""
     weights = energy.state_dict()
 
@@ -96,7 +96,7 @@ def test_gradients_reach_every_parameter() -> None:
 # Spectral regulariser
 
 
-def exact_sum(energy: EnergyNet) -> Tensor:
+def exact_sum(energy: EnergyNetwork) -> Tensor:
     return torch.stack(
         [torch.linalg.svdvals(conv.effective_weight().flatten(1))[0] for conv in energy.convolutions()]
     ).sum()
@@ -149,7 +149,7 @@ def test_regulariser_resumes_from_its_saved_vectors_and_owns_no_parameters() -> 
 
 def test_a_contrast_floor_shows_the_network_the_standardised_image() -> None:
     torch.manual_seed(0)
-    seeing, plain = EnergyNet(replace(TINY_ENERGY, contrast_floor=0.1)), EnergyNet(TINY_ENERGY)
+    seeing, plain = EnergyNetwork(replace(TINY_ENERGY, contrast_floor=0.1)), EnergyNetwork(TINY_ENERGY)
     plain.load_state_dict(seeing.state_dict())
     x = unit_images(5)
     deviation, mean = x.flatten(1).std(1).view(-1, 1, 1, 1), x.flatten(1).mean(1).view(-1, 1, 1, 1)
@@ -158,7 +158,7 @@ def test_a_contrast_floor_shows_the_network_the_standardised_image() -> None:
 
 def test_brightness_never_matters_behind_a_contrast_floor_and_contrast_hardly() -> None:
     torch.manual_seed(0)
-    energy = EnergyNet(replace(TINY_ENERGY, contrast_floor=1e-6))
+    energy = EnergyNetwork(replace(TINY_ENERGY, contrast_floor=1e-6))
     x = unit_images(5)
     torch.testing.assert_close(energy(0.5 * x + 0.2), energy(x), rtol=1e-3, atol=1e-3)
 
@@ -166,7 +166,7 @@ def test_brightness_never_matters_behind_a_contrast_floor_and_contrast_hardly() 
 # Data-dependent initialisation
 
 
-def outputs(energy: EnergyNet, x: Tensor) -> dict[str, Tensor]:
+def outputs(energy: EnergyNetwork, x: Tensor) -> dict[str, Tensor]:
     """Run the network and collect what every convolution gives."""
     found: dict[str, Tensor] = {}
     names = {module: name for name, module in energy.named_modules()}

@@ -8,7 +8,7 @@ import torch
 from tiny import TINY_ENERGY, ConstantEnergy, lively_nvae, noise, unit_images
 from torch import Tensor
 
-from vaebm.energy import EnergyNet, data_dependent_init
+from vaebm.energy import EnergyNetwork, data_dependent_init
 from vaebm.langevin import langevin, langevin_chain, standard_normal_potential
 from vaebm.model import VAEBM, ChainSettings
 from vaebm.noise import normal
@@ -32,7 +32,7 @@ def model_noise(model: VAEBM, n: int, seed: int = 7):
 
 def real_vaebm() -> VAEBM:
     torch.manual_seed(1)
-    energy = EnergyNet(TINY_ENERGY)
+    energy = EnergyNetwork(TINY_ENERGY)
     data_dependent_init(energy, unit_images(16))
     return VAEBM(lively_nvae(), energy).requires_grad_(False)
 
@@ -140,7 +140,7 @@ def test_with_a_constant_energy_samples_are_nvae_samples_of_standard_normal_nois
     chain = ChainSettings(steps, 0.2)
     eps = ar_1(model, seeds, chain)
     with torch.no_grad():
-        decoder = model.nvae.decoder(model.nvae.decode(eps[1:])[0])
+        decoder = model.nvae.decode(eps[1:]).distribution
     expected = {"mean": decoder.mean, "sample": decoder.sample(eps[0])}
     for output, images in expected.items():
         found = model.sample(seeds, chain, output=output)
@@ -161,9 +161,9 @@ def test_with_a_constant_energy_long_chains_keep_the_standard_normal() -> None:
 
 def log_sigma_sum(nvae: NVAE, eps: Sequence[Tensor]) -> Tensor:
     """Return sum log sigma over every latent and pixel, (N,), from densities alone: log N(eps) - log p(z(eps))."""
-    logits, _, log_pz = nvae.decode(eps[1:])
+    decoded = nvae.decode(eps[1:])
     log_n = sum(torch.distributions.Normal(0, 1).log_prob(part).flatten(1).sum(1) for part in eps[1:])
-    return log_n - log_pz + nvae.decoder(logits).dist.sigma.log().flatten(1).sum(1)
+    return log_n - decoded.log_pz + decoded.distribution.dist.sigma.log().flatten(1).sum(1)
 
 
 def wide_scales(nvae: NVAE) -> NVAE:
@@ -183,10 +183,10 @@ def test_official_potential_is_the_papers_plus_the_sum_of_log_scales() -> None:
     model = VAEBM(wide_scales(base.nvae), base.energy).requires_grad_(False)
     eps = random_state(model, 6)
     eps[0] = eps[0] / 3
-    x, decoder, _ = model.decode(eps)
+    x, decoded = model.decode(eps)
     assert x.min() > 0
     assert x.max() < 1
-    assert decoder.dist.sigma.min() > math.exp(-2) + 0.01
+    assert decoded.distribution.dist.sigma.min() > math.exp(-2) + 0.01
     dimensions = sum(part[0].numel() for part in eps)
     difference = model.potential("official")(eps) - model.potential("paper")(eps)
     expected = log_sigma_sum(model.nvae, eps) + dimensions / 2 * math.log(2 * math.pi)
@@ -198,12 +198,12 @@ def test_official_potential_scores_x_with_the_log_scale_clamped_at_minus_2() -> 
     model = VAEBM(lively_nvae(), ConstantEnergy(0.0)).requires_grad_(False)
     model.nvae.image_conditional[1].bias.data[3:] = -6.0
     eps = random_state(model, 4)
-    logits, _, log_pz = model.nvae.decode(eps[1:])
-    mu, log_sigma = (5 * torch.tanh(part / 5) for part in logits.chunk(2, 1))
+    decoded = model.nvae.decode(eps[1:])
+    mu, log_sigma = (5 * torch.tanh(part / 5) for part in decoded.params.chunk(2, 1))
     assert log_sigma.max() < -2
     y = (mu + (log_sigma.exp() + 0.01) * eps[0]).clamp(-1, 1)
     log_pxz = torch.distributions.Normal(mu, math.exp(-2) + 0.01).log_prob(y).sum((1, 2, 3))
-    torch.testing.assert_close(model.potential("official")(eps), -log_pz - log_pxz, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(model.potential("official")(eps), -decoded.log_pz - log_pxz, rtol=1e-4, atol=1e-3)
 
 
 def test_official_target_drifts_to_small_scales_without_any_energy_and_the_papers_does_not() -> None:

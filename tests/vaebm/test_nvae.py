@@ -61,7 +61,8 @@ def test_scale_has_a_floor_and_a_temperature() -> None:
 def test_first_prior_is_a_normal_of_standard_deviation_1_01() -> None:
     nvae = lively_nvae(replace(TINY_NVAE, groups_per_scale=(1,)))
     eps = noise(nvae, 5)
-    _, (z,), log_p = nvae.decode(eps)
+    drawn = nvae.decode(eps)
+    (z,), log_p = drawn.z, drawn.log_pz
     torch.testing.assert_close(z, 1.01 * eps[0])
     torch.testing.assert_close(log_p, torch.distributions.Normal(0, 1.01).log_prob(z).flatten(1).sum(1))
 
@@ -72,7 +73,7 @@ def test_decoder_scores_2x_minus_1_with_the_clamped_scale_and_samples_with_the_u
     sigma = math.exp(5 * math.tanh(-4 / 5)) + 0.01
     centre = 5 * math.tanh(0.25 / 5)
     for bound, scored in ((None, sigma), (-2.0, math.exp(-2) + 0.01), (-20.0, sigma)):
-        decoder = GaussianDecoder.from_logits(torch.cat([mu, log_sigma], 1), bound)
+        decoder = GaussianDecoder.from_params(torch.cat([mu, log_sigma], 1), bound)
         expected = torch.distributions.Normal(centre, scored).log_prob(2 * x - 1).sum((1, 2, 3))
         torch.testing.assert_close(decoder.log_prob(x), expected, rtol=1e-4, atol=1e-2)
         torch.testing.assert_close(decoder.sample(eps), (centre + sigma * eps).clamp(-1, 1) / 2 + 0.5)
@@ -80,7 +81,7 @@ def test_decoder_scores_2x_minus_1_with_the_clamped_scale_and_samples_with_the_u
 
 
 def test_decoder_mean_may_leave_the_unit_interval_and_its_samples_may_not() -> None:
-    decoder = GaussianDecoder.from_logits(torch.full((1, 2, 4, 4), 4.0))
+    decoder = GaussianDecoder.from_params(torch.full((1, 2, 4, 4), 4.0))
     assert decoder.mean.min() > 1
     assert decoder.sample(torch.zeros(1, 1, 4, 4)).max() == 1
 
@@ -92,7 +93,7 @@ def test_latents_go_from_coarse_to_fine_with_the_configured_groups() -> None:
     config = NVAEConfig(image_size=64, latents_per_group=20, groups_per_scale=(4, 3, 2))
     assert config.latent_shapes == [(20, 8, 8)] * 4 + [(20, 16, 16)] * 3 + [(20, 32, 32)] * 2
     nvae = lively_nvae()
-    _, z, _ = nvae.decode(noise(nvae, 3))
+    z = nvae.decode(noise(nvae, 3)).z
     assert [tuple(part.shape) for part in z] == [(3, *shape) for shape in TINY_NVAE.latent_shapes]
     assert [tuple(part.shape) for part in nvae.encode(unit_images(3), noise(nvae, 3)).z] == [
         tuple(part.shape) for part in z
@@ -107,12 +108,12 @@ def test_prior_density_is_that_of_z_under_its_own_conditionals() -> None:
 
     def flat_z(flat: Tensor) -> Tensor:
         parts = [part.view(shape.shape) for part, shape in zip(flat.split(sizes), eps, strict=True)]
-        return torch.cat([part.flatten() for part in nvae.decode(parts)[1]])
+        return torch.cat([part.flatten() for part in nvae.decode(parts).z])
 
     flat = torch.cat([part.flatten() for part in eps])
     jacobian = torch.autograd.functional.jacobian(flat_z, flat).double()
     expected = torch.distributions.Normal(0, 1).log_prob(flat).sum() - torch.linalg.slogdet(jacobian).logabsdet
-    assert nvae.decode(eps)[2].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert nvae.decode(eps).log_pz.item() == pytest.approx(expected.item(), rel=1e-5)
     fine, coarse = jacobian[sizes[0] :], jacobian[: sizes[0]]
     assert coarse[:, sizes[0] :].abs().max() == 0  # a coarse latent knows nothing of finer noise
     assert fine[:, : sizes[0]].abs().max() > 1e-4
@@ -125,15 +126,15 @@ def test_encoding_noise_of_a_later_group_does_not_change_earlier_latents() -> No
     after = nvae.encode(x, [eps[0], eps[1] + 1, eps[2]])
     assert torch.equal(before.z[0], after.z[0])
     assert not torch.allclose(before.z[1], after.z[1])
-    assert not torch.allclose(before.kl[:, 2], after.kl[:, 2])
+    assert not torch.allclose(before.kl_per_group[:, 2], after.kl_per_group[:, 2])
 
 
 @torch.no_grad()
 def test_closed_form_kl_is_the_mean_of_log_q_minus_log_p() -> None:
     nvae = lively_nvae()
     out = nvae.encode(unit_images(1).expand(4000, -1, -1, -1), noise(nvae, 4000))
-    difference = (out.log_q - out.log_p) - out.kl.sum(1)
-    assert out.kl.min() > 0
+    difference = (out.log_q - out.log_p) - out.kl_per_group.sum(1)
+    assert out.kl_per_group.min() > 0
     assert difference.std() > 0.1
     assert abs(difference.mean()) < 4 * difference.std() / 4000**0.5
 
@@ -143,7 +144,7 @@ def test_with_flows_kl_is_log_q_minus_log_p_at_the_sample_and_the_bound_of_one_s
     nvae, x = lively_nvae(replace(TINY_NVAE, flows=1)), unit_images(6)
     eps = noise(nvae, 6)
     out = nvae.encode(x, eps)
-    torch.testing.assert_close(out.kl.sum(1), out.log_q - out.log_p, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(out.kl_per_group.sum(1), out.log_q - out.log_p, rtol=1e-5, atol=1e-4)
     log_px, kl = nvae.elbo(x, eps)
     torch.testing.assert_close((log_px - kl.sum(1)).double(), nvae.log_prob_bound(x, [eps]), rtol=1e-5, atol=1e-3)
 
@@ -163,7 +164,7 @@ def test_one_sample_bound_is_log_likelihood_plus_prior_minus_posterior() -> None
     nvae, x = lively_nvae(replace(TINY_NVAE, log_sigma_min=-2.0)), unit_images(4)
     eps = noise(nvae, 4)
     out = nvae.encode(x, eps)
-    expected = nvae.decoder(out.logits).log_prob(x).double() + out.log_p.double() - out.log_q.double()
+    expected = out.distribution.log_prob(x).double() + out.log_p.double() - out.log_q.double()
     found = nvae.log_prob_bound(x, [eps])
     assert found.dtype == torch.float64
     assert torch.equal(found, expected)
@@ -193,8 +194,8 @@ def test_exponential_of_the_bound_is_an_unbiased_estimate_of_the_exact_density(
     nvae, x = lively_nvae(config), unit_images(8)[:1, :, ::4, ::4]
     axis = torch.linspace(-7, 7, 141)
     grid = torch.cartesian_prod(axis, axis)
-    logits, _, _ = nvae.decode([part[..., None, None] for part in grid.split(latents, dim=1)])
-    log_joint = nvae.decoder(logits).log_prob(x) + torch.distributions.Normal(0, 1).log_prob(grid).sum(1)
+    drawn = nvae.decode([part[..., None, None] for part in grid.split(latents, dim=1)])
+    log_joint = drawn.distribution.log_prob(x) + torch.distributions.Normal(0, 1).log_prob(grid).sum(1)
     exact = torch.logsumexp(log_joint.double(), 0) + 2 * math.log(14 / 140)
 
     copies = 6000
@@ -211,10 +212,10 @@ def test_results_of_an_image_do_not_depend_on_its_batch() -> None:
     eps = noise(nvae, 5)
     together = nvae.encode(x, eps)
     alone = nvae.encode(x[3:4], [part[3:4] for part in eps])
-    for name in ("logits", "kl", "log_q", "log_p"):
+    for name in ("params", "kl_per_group", "log_q", "log_p"):
         torch.testing.assert_close(getattr(together, name)[3:4], getattr(alone, name), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
-        nvae.decode(eps)[0][3:4], nvae.decode([part[3:4] for part in eps])[0], rtol=1e-4, atol=1e-5
+        nvae.decode(eps).params[3:4], nvae.decode([part[3:4] for part in eps]).params, rtol=1e-4, atol=1e-5
     )
 
 
@@ -222,10 +223,10 @@ def test_results_of_an_image_do_not_depend_on_its_batch() -> None:
 def test_low_temperature_shrinks_latents_around_the_prior_mean() -> None:
     nvae = lively_nvae()
     eps = noise(nvae, 4)
-    _, cold, _ = nvae.decode(eps, 0.25)
-    _, warm, _ = nvae.decode(eps, 1.0)
+    cold = nvae.decode(eps, 0.25).z
+    warm = nvae.decode(eps, 1.0).z
     torch.testing.assert_close(cold[0], 0.25 * warm[0])
-    mean, _, _ = nvae.decode(eps, 0.0)
+    mean = nvae.decode(eps, 0.0).params
     assert torch.equal(mean[0], mean[-1])  # no noise left: every image is the same
 
 
@@ -236,7 +237,7 @@ def test_low_temperature_shrinks_latents_around_the_prior_mean() -> None:
 def test_log_sigma_min_changes_the_score_and_not_the_samples() -> None:
     free, clamped = lively_nvae(), lively_nvae(replace(TINY_NVAE, log_sigma_min=2.0))
     eps, x = noise(free, 2), unit_images(2)
-    assert torch.equal(free.decode(eps)[0], clamped.decode(eps)[0])
+    assert torch.equal(free.decode(eps).params, clamped.decode(eps).params)
     assert not torch.allclose(free.elbo(x, eps)[0], clamped.elbo(x, eps)[0])
 
 
@@ -248,7 +249,7 @@ def test_residual_posterior_with_no_offsets_is_the_prior() -> None:
         for sampler in nvae.enc_sampler:
             sampler.log_weight_norm.fill_(-torch.inf)
             sampler.bias.zero_()
-        kl[residual] = nvae.encode(x, noise(nvae, 3)).kl
+        kl[residual] = nvae.encode(x, noise(nvae, 3)).kl_per_group
     assert torch.equal(kl[True], torch.zeros(3, 3)) or kl[True][:, 1:].abs().max() < 1e-5
     assert kl[False][:, 1:].min() > 1e-3
     assert kl[False][:, 0].abs().max() < 1e-6  # the first prior has no parameters to be an offset to
@@ -281,11 +282,11 @@ def test_squeeze_excite_gates_every_residual_cell() -> None:
             module.excite.weight.zero_()
             module.excite.bias.fill_(50.0)
     eps = noise(free, 2)
-    torch.testing.assert_close(free.decode(eps)[0], gated.decode(eps)[0])
+    torch.testing.assert_close(free.decode(eps).params, gated.decode(eps).params)
     for module in gated.modules():
         if hasattr(module, "excite"):
             module.excite.bias.fill_(-50.0)
-    assert not torch.allclose(free.decode(eps)[0], gated.decode(eps)[0])
+    assert not torch.allclose(free.decode(eps).params, gated.decode(eps).params)
 
 
 @pytest.mark.parametrize("changes", [{}, {"flows": 1}, {"residual_posterior": False}, {"squeeze_excite": False}])
@@ -299,9 +300,9 @@ def test_gradients_reach_every_parameter(changes: dict) -> None:
 
 def test_image_channels_and_size_are_free() -> None:
     nvae = lively_nvae(replace(TINY_NVAE, image_channels=1, image_size=16, preprocess_blocks=2, postprocess_blocks=2))
-    logits, _, _ = nvae.decode(noise(nvae, 2))
+    logits = nvae.decode(noise(nvae, 2)).params
     assert logits.shape == (2, 2, 16, 16)
-    assert nvae.encode(torch.rand(2, 1, 16, 16), noise(nvae, 2)).logits.shape == (2, 2, 16, 16)
+    assert nvae.encode(torch.rand(2, 1, 16, 16), noise(nvae, 2)).params.shape == (2, 2, 16, 16)
 
 
 # Flows

@@ -11,7 +11,7 @@ import torch
 from official_names import OFFICIAL_ENERGIES, energy_name, energy_weights, nvae_config, nvae_names, nvae_weights
 from torch import Tensor
 
-from vaebm.energy import EnergyConfig, EnergyNet, SpectralRegulariser, data_dependent_init
+from vaebm.energy import EnergyConfig, EnergyNetwork, SpectralRegulariser, data_dependent_init
 from vaebm.model import VAEBM
 from vaebm.nvae import NVAE
 
@@ -36,8 +36,8 @@ def fixture(request: pytest.FixtureRequest, official: Path) -> SimpleNamespace:
     nvae.load_state_dict(nvae_weights(saved["state_dict"], nvae.config.flows))
     config = EnergyConfig(channels=8, blocks=OFFICIAL_ENERGIES[ENERGY_CLASS[name]].blocks)
 
-    def energy(file: str) -> EnergyNet:
-        net = EnergyNet(config)
+    def energy(file: str) -> EnergyNetwork:
+        net = EnergyNetwork(config)
         net.load_state_dict(energy_weights(official / f"{name}_{file}.pth"))
         return net.requires_grad_(False)
 
@@ -48,22 +48,22 @@ def fixture(request: pytest.FixtureRequest, official: Path) -> SimpleNamespace:
 
 @pytest.mark.parametrize(("temperature", "suffix"), [(1.0, ""), (0.7, "_t07")])
 def test_sampling_agrees(fixture: SimpleNamespace, temperature: float, suffix: str) -> None:
-    logits, z, log_p = fixture.nvae.decode(fixture.per_group("sample_eps_z"), temperature)
-    assert_close(logits, fixture.expected[f"sample_logits{suffix}"])
-    assert_close(log_p, fixture.expected[f"sample_log_pz{suffix}"])
+    drawn = fixture.nvae.decode(fixture.per_group("sample_eps_z"), temperature)
+    assert_close(drawn.params, fixture.expected[f"sample_logits{suffix}"])
+    assert_close(drawn.log_pz, fixture.expected[f"sample_log_pz{suffix}"])
     if not suffix:
-        for found, expected in zip(z, fixture.per_group("sample_z"), strict=True):
+        for found, expected in zip(drawn.z, fixture.per_group("sample_z"), strict=True):
             assert_close(found, expected)
 
 
 def test_posterior_with_flows_kl_and_reconstruction_agree(fixture: SimpleNamespace) -> None:
     x = fixture.expected["x"]
     out = fixture.nvae.encode(x, fixture.per_group("posterior_eps"))
-    assert_close(out.logits, fixture.expected["recon_logits"])
+    assert_close(out.params, fixture.expected["recon_logits"])
     assert_close(out.log_q, fixture.expected["log_q"])
     assert_close(out.log_p, fixture.expected["log_p"])
-    assert_close(out.kl, fixture.expected["kl_per_group"])
-    assert_close(fixture.nvae.decoder(out.logits).log_prob(x), fixture.expected["recon_log_prob"])
+    assert_close(out.kl_per_group, fixture.expected["kl_per_group"])
+    assert_close(out.distribution.log_prob(x), fixture.expected["recon_log_prob"])
 
 
 def test_energies_agree(fixture: SimpleNamespace) -> None:
@@ -86,8 +86,8 @@ def test_sum_of_spectral_norms_agrees(fixture: SimpleNamespace) -> None:
 def test_last_langevin_state_decodes_to_the_recorded_images(fixture: SimpleNamespace) -> None:
     """The recorded chain runs away (energies reach 1e11): a few pixels carry huge latents' rounding."""
     eps = [fixture.expected["langevin_final_eps_x"], *fixture.per_group("langevin_final_eps_z")]
-    x, decoder, _ = VAEBM(fixture.nvae, fixture.energy("ebm")).decode(eps)
-    for found, name in ((decoder.dist.mu, "langevin_final_mean"), (x, "langevin_final_sample")):
+    x, decoded = VAEBM(fixture.nvae, fixture.energy("ebm")).decode(eps)
+    for found, name in ((decoded.distribution.dist.mu, "langevin_final_mean"), (x, "langevin_final_sample")):
         error = (found - fixture.expected[name]).abs() / fixture.expected[name].abs().max()
         assert error.flatten().quantile(0.999) < 1e-4
         assert error.max() < 5e-3
@@ -95,7 +95,7 @@ def test_last_langevin_state_decodes_to_the_recorded_images(fixture: SimpleNames
 
 def test_langevin_starts_from_the_recorded_prior_density(fixture: SimpleNamespace) -> None:
     """Only this term can be replayed: ``langevin_eps_x_0`` holds the final eps_x, the chain cannot be run back."""
-    _, _, log_pz = fixture.nvae.decode(fixture.per_group("sample_eps_z"))
+    log_pz = fixture.nvae.decode(fixture.per_group("sample_eps_z")).log_pz
     assert_close(log_pz, fixture.expected["langevin_terms"][0, 1])
 
 
@@ -120,7 +120,7 @@ def test_published_nvae_has_every_official_weight_and_no_other(manifest: dict, n
 def test_published_energy_has_every_official_weight_and_no_other(manifest: dict, name: str) -> None:
     facts = manifest[name]
     with torch.device("meta"):
-        energy = EnergyNet(OFFICIAL_ENERGIES[facts["ebm_class"]])
+        energy = EnergyNetwork(OFFICIAL_ENERGIES[facts["ebm_class"]])
     assert sum(parameter.numel() for parameter in energy.parameters()) == facts["ebm_parameters"]
     theirs = {energy_name(key): shape for key, shape in facts["ebm_state_dict"].items()}
     assert theirs == {key: list(value.shape) for key, value in energy.state_dict().items()}

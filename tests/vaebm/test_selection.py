@@ -9,7 +9,7 @@ import scipy.linalg
 import torch
 from tiny import TINY_ENERGY, lively_nvae, tiny_images
 
-from vaebm.energy import EnergyNet
+from vaebm.energy import EnergyNetwork
 from vaebm.model import VAEBM, ChainSettings
 from vaebm.training.selection import Candidate, choose_steps, frechet_distance, reduce_images, write_selection
 
@@ -39,7 +39,7 @@ def test_images_are_reduced_to_block_means() -> None:
 @pytest.fixture(scope="module")
 def model() -> VAEBM:
     torch.manual_seed(0)
-    return VAEBM(lively_nvae(), EnergyNet(TINY_ENERGY)).eval().requires_grad_(False)
+    return VAEBM(lively_nvae(), EnergyNetwork(TINY_ENERGY)).eval().requires_grad_(False)
 
 
 def test_the_rule_takes_the_rung_with_the_smallest_distance(model: VAEBM) -> None:

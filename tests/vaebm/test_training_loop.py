@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from tiny import TINY_ENERGY, TINY_NVAE, lively_nvae, tiny_images
 
-from vaebm.energy import EnergyNet
+from vaebm.energy import EnergyNetwork
 from vaebm.errors import UserError
 from vaebm.noise import seed_step
 from vaebm.nvae import NVAE
@@ -548,6 +548,6 @@ def test_stage_one_raises_the_elbo_and_keeps_the_average_for_use() -> None:
 def test_averaged_energy_is_frozen_and_its_own_copy() -> None:
     task = ebm_task()
     averaged = task.averaged()
-    assert isinstance(averaged.energy, EnergyNet)
+    assert isinstance(averaged.energy, EnergyNetwork)
     assert averaged.energy is not task.energy
     assert not any(p.requires_grad for p in averaged.parameters())

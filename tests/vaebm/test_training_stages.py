@@ -13,7 +13,7 @@ from vaebm import cli
 from vaebm.__main__ import main
 from vaebm.checkpoints import load_checkpoint, load_weights
 from vaebm.checkpoints.models import build_nvae
-from vaebm.energy import EnergyConfig, EnergyNet
+from vaebm.energy import EnergyConfig, EnergyNetwork
 from vaebm.nvae import NVAEConfig
 from vaebm.training import loop, stages
 from vaebm.training.stages import Settings, make_task, read_nvae
@@ -109,7 +109,7 @@ def test_stage_two_exports_its_energy_beside_the_nvae_it_was_trained_against(pla
     assert card["sampling"]["steps"] in (0, 2)  # of the ladder of the selection rule
     beside = load_checkpoint(place / "ebm" / card["nvae"]["file"])
     assert beside.card["sha256"] == card["nvae"]["sha256"] == load_checkpoint(trained_vae).card["sha256"]
-    energy = EnergyNet(EnergyConfig.from_json(card["architecture"]["energy"]))
+    energy = EnergyNetwork(EnergyConfig.from_json(card["architecture"]["energy"]))
     load_weights(energy, checkpoint.part("energy"), "here")
     assert energy(torch.rand(2, 3, 8, 8)).shape == (2,)
 

@@ -1,6 +1,18 @@
-"""NVAE: distributions, cells, flows and the model."""
+"""NVAE: distributions, decoders, cells, flows and the model."""
 
-from vaebm.nvae.distributions import GaussianDecoder, Normal
-from vaebm.nvae.model import NVAE, NVAEConfig, Posterior
+from vaebm.nvae.decoders import BernoulliDecoder, Decoder, GaussianDecoder, LogisticMixtureDecoder
+from vaebm.nvae.distributions import Normal
+from vaebm.nvae.model import NVAE, Decoded, Encoded, NVAEConfig, adaptive_groups
 
-__all__ = ["NVAE", "GaussianDecoder", "NVAEConfig", "Normal", "Posterior"]
+__all__ = [
+    "NVAE",
+    "BernoulliDecoder",
+    "Decoded",
+    "Decoder",
+    "Encoded",
+    "GaussianDecoder",
+    "LogisticMixtureDecoder",
+    "NVAEConfig",
+    "Normal",
+    "adaptive_groups",
+]

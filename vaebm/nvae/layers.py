@@ -1,8 +1,10 @@
-"""Layers of NVAE: weight-normalised convolution, BatchNorm-Swish, squeeze-excitation, and the two resampling skips."""
+"""Layers of NVAE: weight-normalised convolution, BatchNorm, squeeze-excitation, and the two resampling skips."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vaebm.parallel import sum_over_processes, world_size
 
 
 class Conv2d(nn.Conv2d):
@@ -22,11 +24,15 @@ class Conv2d(nn.Conv2d):
         kernel: int,
         *,
         stride: int = 1,
+        dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
         weight_norm: bool = True,
     ):
-        super().__init__(c_in, c_out, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias)
+        padding = dilation * (kernel // 2)
+        super().__init__(
+            c_in, c_out, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=bias
+        )
         self.log_weight_norm = None
         if weight_norm:
             norm = self.weight.detach().flatten(1).norm(dim=1).view(-1, 1, 1, 1)
@@ -44,19 +50,36 @@ class Conv2d(nn.Conv2d):
         return self._conv_forward(x, self.effective_weight(), self.bias)
 
 
-class BNSwish(nn.BatchNorm2d):
-    """BatchNorm followed by Swish, x sigmoid(x) (Ramachandran et al., 2017)."""
+class BatchNorm(nn.BatchNorm2d):
+    """BatchNorm with NVAE's slow statistics (momentum 0.05), taken over the batches of all processes that train together."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-5, momentum=0.05)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(super().forward(x))
+        if self.training and world_size() > 1:
+            return self._over_processes(x)
+        return super().forward(x)
 
-
-def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """BatchNorm with NVAE's slow statistics (momentum 0.05)."""
-    return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.05)
+    def _over_processes(self, x: Tensor) -> Tensor:
+        """As one process would normalise the joined batch. (torch's SyncBatchNorm needs a GPU.)"""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        wide = x.float()
+        count = torch.full((1,), float(x.numel() // x.shape[1]), device=x.device)
+        sums = sum_over_processes(torch.cat([wide.sum((0, 2, 3)), count]))
+        total = sums[-1]
+        mean = sums[:-1] / total
+        # Deviations, not squares: no cancellation.
+        deviation = wide - mean[None, :, None, None]
+        variance = sum_over_processes(deviation.square().sum((0, 2, 3))) / total
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * total / (total - 1), self.momentum)
+            self.num_batches_tracked += 1
+        scale = (self.weight * (variance + self.eps).rsqrt())[None, :, None, None]
+        return (deviation * scale + self.bias[None, :, None, None]).to(x.dtype)
 
 
 class SqueezeExcite(nn.Module):

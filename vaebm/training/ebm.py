@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaebm.energy import EnergyConfig, EnergyNet, SpectralRegulariser, data_dependent_init
+from vaebm.energy import EnergyConfig, EnergyNetwork, SpectralRegulariser, data_dependent_init
 from vaebm.model import VAEBM, ChainSettings
 from vaebm.nvae import NVAE
 from vaebm.training.batches import Batches, to_uint8, to_unit
@@ -100,10 +100,10 @@ class EBMTask:
         device: torch.device,
     ) -> None:
         self.training, self.device, self.batch_size = training, device, training.batch_size
-        self.model = VAEBM(nvae, EnergyNet(energy)).to(device).to(memory_format=torch.channels_last)
+        self.model = VAEBM(nvae, EnergyNetwork(energy)).to(device).to(memory_format=torch.channels_last)
         self.model.nvae.eval().requires_grad_(False)
         energy_net = self.model.energy
-        assert isinstance(energy_net, EnergyNet)
+        assert isinstance(energy_net, EnergyNetwork)
         self.energy = energy_net
         self.batches = Batches(images, training.batch_size, seed)
         data_dependent_init(self.energy, torch.cat([self._data(i + 1) for i in range(INIT_BATCHES)]))
@@ -163,8 +163,8 @@ class EBMTask:
 
     @torch.no_grad()
     def _negative(self, state: list[Tensor]) -> Tensor:
-        x, decoder, _ = self.model.decode(state)
-        return x if self.training.negatives == "sample" else decoder.mean.clamp(0, 1)
+        x, decoded = self.model.decode(state)
+        return x if self.training.negatives == "sample" else decoded.distribution.mean.clamp(0, 1)
 
     def _corrupt(self, x: Tensor) -> Tensor:
         """Corrupt images as data and negatives alike are."""
@@ -206,7 +206,7 @@ class EBMTask:
 
     def averaged(self) -> VAEBM:
         """Return a copy of the model with the averaged energy, in eval mode."""
-        energy = EnergyNet(self.energy.config)
+        energy = EnergyNetwork(self.energy.config)
         energy.load_state_dict(self.ema.shadow)
         return (
             VAEBM(self.model.nvae, energy.to(self.device).to(memory_format=torch.channels_last))

@@ -80,7 +80,7 @@ def choose_steps(
         for steps, state in enumerate(model.trajectory(range(i, min(n, i + batch_size)), longest)):
             if steps in samples:
                 with torch.no_grad():
-                    samples[steps].append(model.decode(state)[1].mean.clamp(0, 1))
+                    samples[steps].append(model.decode(state)[1].distribution.mean.clamp(0, 1))
     found = []
     for steps, parts in samples.items():
         with torch.no_grad():

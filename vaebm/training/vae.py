@@ -118,11 +118,9 @@ class VAETask:
     @torch.no_grad()
     def preview(self) -> np.ndarray:
         vae = self.averaged()
-        logits, _, _ = vae.decode(
+        drawn = vae.decode(
             [normal(0, range(32), f"eps_z.{i}", s, self.device) for i, s in enumerate(vae.latent_shapes)]
         )
         x = to_unit(self.batches.images[:32].to(self.device))
         eps = [normal(0, range(32), f"posterior.{i}", s, self.device) for i, s in enumerate(vae.latent_shapes)]
-        return np.concatenate(
-            [to_uint8(vae.decoder(logits).mean), to_uint8(vae.decoder(vae.encode(x, eps).logits).mean)]
-        )
+        return np.concatenate([to_uint8(drawn.distribution.mean), to_uint8(vae.encode(x, eps).distribution.mean)])
