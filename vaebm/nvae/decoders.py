@@ -1,8 +1,8 @@
 """p(x | z) of NVAE: Gaussian, mixture of discretised logistics, Bernoulli. Images are in [0, 1]; the networks model 2x - 1.
 
-Every decoder has ``log_prob(x)`` (N,) in nats, ``mean`` in [0, 1] units, ``noise_shape`` and ``sample(eps)``, which maps standard normal noise
-(N, *noise_shape) to images, so that one kind of noise drives them all. Only the Gaussian's ``sample`` is differentiable in its noise, which
-Langevin dynamics over eps_x needs.
+Every decoder has ``log_prob(x)`` (N,) in nats, ``mean`` in [0, 1] units, ``noise_shape`` and ``sample(eps)``, which maps standard normal
+noise (N, *noise_shape) to images, so that one kind of noise drives them all. Only the Gaussian's ``sample`` is differentiable in its noise,
+which Langevin dynamics over eps_x needs.
 """
 
 import math

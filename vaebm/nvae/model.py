@@ -17,7 +17,6 @@ from vaebm.nvae.distributions import Normal
 from vaebm.nvae.flows import PairedFlow
 from vaebm.nvae.layers import Conv2d
 
-
 LIKELIHOODS = ("gaussian", "logistic_mixture", "bernoulli")
 
 
