@@ -59,3 +59,15 @@ def test_update_docs_fills_the_marks_and_leaves_the_rest(tmp_path: Path, monkeyp
 def test_update_docs_refuses_a_folder_without_results(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not the results of a finished run"):
         script("update_docs").main([str(tmp_path)])
+
+
+def test_langevin_targets_start_alike_and_part(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    grid = tmp_path / "grid.png"
+    assert script("langevin_targets").main(["--num", "200", "--steps", "0,1", "--grid", str(grid)]) == 0
+    rows = [
+        [cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines() if "bundled" in line
+    ]
+    assert [row[3:5] for row in rows] == [["paper", "0"], ["paper", "1"], ["official", "0"], ["official", "1"]]
+    assert rows[0][5:] == rows[2][5:]
+    assert rows[1][5:] != rows[3][5:]
+    assert grid.is_file()

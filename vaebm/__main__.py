@@ -3,6 +3,11 @@
 python -m vaebm train vae --config mini-cifar10 --out runs/vae
 python -m vaebm train ebm --config mini-cifar10 --vae-from runs/vae --out runs/ebm --seed 0
 python -m vaebm export runs/ebm --step 300 --to vaebm.safetensors
+python -m vaebm convert checkpoint.pt,EBM.pth vaebm.safetensors
+python -m vaebm info checkpoint.pt
+python -m vaebm sample --checkpoint vaebm.safetensors --num-images 50000 --to samples.npz --device cuda
+python -m vaebm chains --checkpoint vaebm.safetensors --steps 32 --dataset cifar10 --out results/chains
+python -m vaebm likelihood --checkpoint nvae.safetensors --dataset cifar10 --importance-samples 100
 """
 
 import sys
@@ -16,6 +21,11 @@ VERBS = Registry(
     {
         "train": "vaebm.commands.train:main",
         "export": "vaebm.commands.export:main",
+        "sample": "vaebm.commands.sample:main",
+        "chains": "vaebm.commands.chains:main",
+        "convert": "vaebm.commands.convert:main",
+        "info": "vaebm.commands.info:main",
+        "likelihood": "vaebm.commands.likelihood:main",
     },
 )
 

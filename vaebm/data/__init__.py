@@ -8,6 +8,7 @@ Importing this package needs numpy and Pillow only, never torch.
 """
 
 from vaebm.data.catalogue import DATASETS, DatasetInfo
+from vaebm.data.digits import binarise
 from vaebm.data.duplicates import remove_duplicates
 from vaebm.data.image_set import ImageSet
 from vaebm.data.interpolation import PAIRINGS, interpolate
@@ -21,6 +22,7 @@ __all__ = [
     "DataUnavailable",
     "DatasetInfo",
     "ImageSet",
+    "binarise",
     "interpolate",
     "load_images",
     "remove_duplicates",

@@ -8,10 +8,15 @@ for their OOD column.)
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from PIL import Image
 
 from vaebm.data.folder import PictureFiles, folder_files, zip_files
 from vaebm.data.image_set import ImageSet
+from vaebm.data.resizing import resize_picture
+from vaebm.errors import UserError
 
+ALIGNED = (178, 218)  # (W, H) of the published pictures
+BOX = (15, 40, 163, 188)
 # Official partition, by the number in the file name (the published list_eval_partition.txt is contiguous).
 PARTITION = {"train": (1, 162_770), "test": (182_638, 202_599)}
 
@@ -39,9 +44,19 @@ def _read(files: PictureFiles, split: str, n: int | None, size: tuple[int, int],
         return None
     chosen = chosen[:n]
     wanted = PictureFiles([files.names[k] for k in chosen], files.open_file, files.where)
-    images = wanted.read(celeba_size=size)
-    crop = f"cropped to the box (15, 40, 163, 188), then to {size[0]}x{size[1]} (Pillow bilinear, antialiased)"
+    images = wanted.read(prepare=lambda picture, name, where: _crop(picture, name, where, size))
+    crop = f"cropped to the box {BOX}, then to {size[0]}x{size[1]} (Pillow bilinear, antialiased)"
     return ImageSet("celeba", images, source, split, index=numbers[chosen], notes=(crop, *notes))
+
+
+def _crop(picture: Image.Image, name: str, where: str, size: tuple[int, int]) -> Image.Image:
+    if picture.size != ALIGNED:
+        width, height = picture.size
+        raise UserError(
+            f"{where}: {name} is {height}x{width}, needed the aligned CelebA pictures of 218x178; pictures cropped "
+            "already are read with celeba=PATH"
+        )
+    return resize_picture(picture.crop(BOX), size)
 
 
 def of_partition(numbers: np.ndarray, split: str) -> tuple[np.ndarray, str, tuple[str, ...]]:

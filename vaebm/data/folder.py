@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from vaebm.data.messages import reason
-from vaebm.data.pictures import is_picture, read_pictures
+from vaebm.data.pictures import Prepare, is_picture, read_pictures
 from vaebm.errors import UserError
 
 # A zip of a few megabytes can unpack to terabytes; 60,000 images of 256 x 256 RGB are 12 GB uncompressed.
@@ -38,10 +38,10 @@ class PictureFiles:
         kinds = Counter(PurePosixPath(name).suffix.lower().lstrip(".") for name in self.names)
         return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
-    def read(self, n: int | None = None, celeba_size: tuple[int, int] | None = None) -> np.ndarray:
+    def read(self, n: int | None = None, prepare: Prepare | None = None) -> np.ndarray:
         """uint8 (N, H, W, C) of the first ``n`` files. Raises: UserError as ``read_pictures``, or a damaged zip."""
         try:
-            return read_pictures(self.names[:n], self.open_file, self.where, celeba_size)
+            return read_pictures(self.names[:n], self.open_file, self.where, prepare)
         except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
             raise UserError(f"{self.where}: cannot be unpacked ({reason(error)}); zip it again, unencrypted") from None
 

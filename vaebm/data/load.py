@@ -1,14 +1,19 @@
 """``load_images``: from what the user wrote to images, in one fixed order of places."""
 
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from vaebm.data import cifar_python, idx, svhn_mat
 from vaebm.data.catalogue import DATASETS
 from vaebm.data.cuts import read_bundled
+from vaebm.data.digits import WHOLE, pad, stack
 from vaebm.data.download import FILES, read_download
 from vaebm.data.image_set import ImageSet
 from vaebm.data.interpolation import check_pairing, interpolate
 from vaebm.data.own import parse_own, read_own
+from vaebm.data.picture_sets import PICTURE_SETS, how_to_get
 from vaebm.data.resizing import check_size, resize
 from vaebm.data.root import find_in_root
 from vaebm.data.unavailable import DataUnavailable
@@ -36,7 +41,8 @@ def load_images(
 
     Args:
         spec: a name of ``DATASETS``, ``NAME=PATH``, or a path: folder of images, .zip, .npy, .npz, packed folder. A
-            known name wins over a file called so; write ``./svhn`` for the file.
+            known name wins over a file called so; write ``./svhn`` for the file. Some names are made of another set: of
+            ``cifar10``, ``mnist`` or ``celeba``, wherever that is found (``DatasetInfo.recipe`` says how).
         split: "test" or "train"; a path has no splits.
         n: how many at most; None: all of the first place that has the set (so the bundled cut, if there is one).
         data_root: folder with data sets; the layouts it may have are in ``vaebm.data.root``.
@@ -60,11 +66,20 @@ def load_images(
         raise UserError(f"{spec}: asked for {n} images, needed at least 1")
     if size is not None:
         check_size(spec, size)
+    named = partial(_named, split=split, data_root=data_root, download=download)
     if spec == "cifar10_interp":
-        images = interpolate(_named("cifar10", split, n, data_root, download, None), interp, seed)
-        return resize(images, size) if size else images
-    if spec in DATASETS:
-        images = _named(spec, split, n, data_root, download, size)
+        images = interpolate(named("cifar10", n=n), interp, seed)
+    elif spec == "mnist32":
+        images = pad(named("mnist", n=n))
+    elif spec == "stacked_mnist":
+        digits = named("mnist")
+        if n is not None and n > 2 * len(digits):
+            digits = named("mnist", n=WHOLE[split])
+        images = _cut(stack(digits), n)
+    elif spec == "celeba64":
+        images = _celeba64(named("celeba", n=n, size=DATASETS[spec].size))
+    elif spec in DATASETS:
+        images = named(spec, n=n, size=size)
     else:
         own = parse_own(spec)
         if own is None:
@@ -73,8 +88,25 @@ def load_images(
     return resize(images, size) if size else images
 
 
+def _celeba64(faces: ImageSet) -> ImageSet:
+    needed = DATASETS["celeba64"].size
+    found = faces.images.shape[1:3]
+    if min(found) < min(needed):  # enlarged faces are nothing to train on
+        raise DataUnavailable(
+            f"celeba64: found {found[0]}x{found[1]} images ({faces.source}), needed 64x64 or larger; put "
+            "img_align_celeba/ or img_align_celeba.zip into the data root"
+        )
+    return replace(resize(faces, needed), name="celeba64")
+
+
 def _named(
-    name: str, split: str, n: int | None, data_root: str | Path | None, download: bool, size: tuple[int, int] | None
+    name: str,
+    *,
+    split: str,
+    n: int | None = None,
+    data_root: str | Path | None,
+    download: bool,
+    size: tuple[int, int] | None = None,
 ) -> ImageSet:
     notes: list[str] = []
     root = _root(data_root)
@@ -119,7 +151,10 @@ def _how_to_get(name: str, split: str, root: Path | None, reason: str) -> str:
             f"celeba ({split}): {place}; CelebA may not be redistributed, so it is neither bundled nor downloaded: set "
             "--data-root or VAEBM_DATA to a folder with celeba/img_align_celeba/ or celeba/img_align_celeba.zip"
         )
-    return f"{name} ({split}): {place}, {reason}; set --data-root or VAEBM_DATA to a folder that has it, or go online"
+    if name in PICTURE_SETS:
+        return f"{name} ({split}): {place}, {reason}; set --data-root or VAEBM_DATA to {how_to_get(name, split)}"
+    files = {**cifar_python.ARCHIVE, "svhn": svhn_mat.FILE[split], **{k: f"{v}/raw/" for k, v in idx.FOLDER.items()}}
+    return f"{name} ({split}): {place}, {reason}; set --data-root or VAEBM_DATA to a folder with {files[name]}, or go online"
 
 
 def _cut(found: ImageSet, n: int | None) -> ImageSet:

@@ -9,15 +9,12 @@ import numpy as np
 from PIL import Image
 
 from vaebm.data.messages import reason
-from vaebm.data.resizing import resize_picture
 from vaebm.errors import UserError
 
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp")
 
-# The aligned pictures are 218 x 178 (H x W); this 148 x 148 box (left, upper, right, lower) is the one of the official
-# NVAE and VAEBM code for CelebA 64.
-CELEBA_SIZE = (178, 218)
-CELEBA_BOX = (15, 40, 163, 188)
+# What is done to each decoded picture, given the picture, its file's name and what messages call its container.
+Prepare = Callable[[Image.Image, str, str], Image.Image]
 
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -30,7 +27,7 @@ def is_picture(name: str) -> bool:
 
 
 def read_pictures(
-    names: Sequence[str], open_file: Callable[[str], IO[bytes]], where: str, celeba_size: tuple[int, int] | None = None
+    names: Sequence[str], open_file: Callable[[str], IO[bytes]], where: str, prepare: Prepare | None = None
 ) -> np.ndarray:
     """Decode files of one size and colour into one array.
 
@@ -38,7 +35,7 @@ def read_pictures(
         names: at least one; the order of the result.
         open_file: opens one of them for reading.
         where: how messages call the folder or archive.
-        celeba_size: when given, the files are aligned CelebA: crop each and bring it to this (H, W).
+        prepare: done to each picture before it takes its place: a crop, a change of size.
 
     Returns:
         uint8 (N, H, W, C), C = 1 or 3.
@@ -50,8 +47,8 @@ def read_pictures(
     pixels = np.empty((0,), dtype=np.uint8)
     for position, name in enumerate(names):
         picture = _decode(name, open_file, where)
-        if celeba_size is not None:
-            picture = _crop_celeba(picture, name, where, celeba_size)
+        if prepare is not None:
+            picture = prepare(picture, name, where)
         array = np.asarray(picture)
         array = array[..., None] if array.ndim == 2 else array
         if position == 0:
@@ -92,16 +89,6 @@ def _plain(picture: Image.Image) -> Image.Image:
             raise _RefusedError("has transparent pixels")
         return rgba.convert("L" if picture.mode in ("LA", "L") else "RGB")
     raise _RefusedError(f"has Pillow mode {picture.mode!r}")
-
-
-def _crop_celeba(picture: Image.Image, name: str, where: str, size: tuple[int, int]) -> Image.Image:
-    if picture.size != CELEBA_SIZE:
-        width, height = picture.size
-        raise UserError(
-            f"{where}: {name} is {height}x{width}, needed the aligned CelebA pictures of 218x178; pictures cropped "
-            "already are read with celeba=PATH"
-        )
-    return resize_picture(picture.crop(CELEBA_BOX), size)
 
 
 def _describe(array: np.ndarray) -> str:

@@ -7,7 +7,8 @@ For a set ``NAME`` and a split, in this order; ``BASE`` is ``ROOT`` or ``ROOT/NA
    ``BASE/cifar-100-python`` or ``.tar.gz``, ``BASE/test_32x32.mat``, ``BASE/MNIST/raw``, ``BASE/FashionMNIST/raw``,
    ``BASE/KMNIST/raw``, ``BASE/img_align_celeba`` or ``img_align_celeba.zip``;
 3. arrays: ``ROOT/NAME_SPLIT.npy``, ``.npz``, ``ROOT/NAME.npy``, ``.npz``;
-4. picture folders: ``ROOT/NAME_SPLIT/``, ``ROOT/NAME/``.
+4. picture folders: ``ROOT/NAME_SPLIT/``, ``ROOT/NAME/``; for LSUN Church, CelebA HQ, FFHQ and ImageNet 32 pictures of any
+   size, in the folders and zips of ``vaebm.data.picture_sets`` (packed sheets and arrays of these are taken as prepared).
 
 A path without the split in its name can serve as "test" (any part of a set is fine to be scored) but never as "train".
 """
@@ -23,7 +24,9 @@ from vaebm.data.celeba import of_partition, read_celeba
 from vaebm.data.folder import folder_files
 from vaebm.data.image_set import ImageSet
 from vaebm.data.packed import packed_shape, read_packed
+from vaebm.data.picture_sets import PICTURE_SETS, read_picture_set
 from vaebm.data.pictures import is_picture
+from vaebm.data.resizing import require
 
 
 def find_in_root(root: Path, name: str, split: str, n: int | None, size: tuple[int, int] | None) -> ImageSet | None:
@@ -35,7 +38,7 @@ def find_in_root(root: Path, name: str, split: str, n: int | None, size: tuple[i
     for find in (_packed, _published, _array, _pictures):
         found = find(root, name, split, n, size)
         if found is not None:
-            return found
+            return require(found, DATASETS[name].size, 3) if name in PICTURE_SETS else found
     return None
 
 
@@ -109,6 +112,8 @@ def _array(root: Path, name: str, split: str, n: int | None, size: tuple[int, in
 
 
 def _pictures(root: Path, name: str, split: str, n: int | None, size: tuple[int, int] | None) -> ImageSet | None:
+    if name in PICTURE_SETS:
+        return read_picture_set(root, name, split, n)
     for stem, vouched in _stems(name, split):
         if _holds_pictures(root / stem):
             files = folder_files(root / stem)

@@ -1,0 +1,1 @@
+"""Feature extractors: networks whose activations distances between sets of images are taken in."""
