@@ -1,11 +1,14 @@
 """What the system adapters share: input checks, batching, and overriding a card's recipe."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from vaebm.errors import UserError, did_you_mean
+from vaebm.sampling import sample_in_blocks
+
+__all__ = ["batches", "check_images", "override", "sample_in_blocks"]
 
 
 def override(recipe: dict[str, Any], options: dict[str, Any], origin: str) -> dict[str, Any]:
@@ -37,29 +40,6 @@ def check_images(images: np.ndarray, image_shape: tuple[int, int, int]) -> None:
         raise UserError(
             f"images: found {images.dtype} {images.shape}, needed uint8 (N, {', '.join(map(str, image_shape))})"
         )
-
-
-SAMPLE_BLOCK = 16
-
-
-def sample_in_blocks(
-    draw: Callable[[Sequence[int]], np.ndarray], seeds: Sequence[int], image_shape: tuple[int, int, int]
-) -> np.ndarray:
-    """Draw images in blocks of one fixed size, the last one filled up and cut.
-
-    Kernels for another batch size add in another order, and a long chain turns a last bit into grey levels. At one
-    fixed size an image comes out the same, byte for byte, alone or among others (for one number of threads and one
-    kind of device).
-
-    Args:
-        draw: maps ``SAMPLE_BLOCK`` seeds to as many uint8 images (n, H, W, C).
-        image_shape: (H, W, C), for no seeds at all.
-    """
-    parts = [np.empty((0, *image_shape), dtype=np.uint8)]
-    for block in batches(seeds, SAMPLE_BLOCK):
-        filled = [*block, *([block[0]] * (SAMPLE_BLOCK - len(block)))]
-        parts.append(draw(filled)[: len(block)])
-    return np.concatenate(parts)
 
 
 def batches(items: Any, size: int) -> Iterator[Any]:

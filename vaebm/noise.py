@@ -67,6 +67,9 @@ def content_keys(images: np.ndarray) -> list[int]:
     ]
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Seed torch's generators for one training step, so that a resumed run repeats the uninterrupted one without stored RNG state."""
-    torch.manual_seed(_digest(seed, step, "training step"))
+def seed_step(seed: int, step: int, attempt: int = 0) -> None:
+    """Seed torch's generators for one training step, so that a resumed run repeats the uninterrupted one without stored RNG state.
+
+    ``attempt`` counts how often training went back to an earlier step; each attempt has its own noise.
+    """
+    torch.manual_seed(_digest(seed, step, "training step", *([attempt] if attempt else [])))

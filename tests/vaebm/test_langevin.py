@@ -1,18 +1,24 @@
-"""Langevin dynamics and VAEBM: stationary moments, both targets, seeds, and what steps, target and output change."""
+"""Langevin dynamics and VAEBM: stationary moments, both targets, seeds, Metropolis, and what every setting of a chain changes."""
 
+import copy
+import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
-from tiny import TINY_ENERGY, ConstantEnergy, lively_nvae, noise, unit_images
-from torch import Tensor
+from tiny import TINY_ENERGY, TINY_NVAE, ConstantEnergy, lively_nvae, noise, unit_images
+from torch import Tensor, nn
 
+from vaebm import langevin as dynamics
 from vaebm.energy import EnergyNetwork, data_dependent_init
-from vaebm.langevin import langevin, langevin_chain, standard_normal_potential
+from vaebm.errors import UserError
+from vaebm.langevin import TARGETS, langevin, langevin_chain, metropolis_chain, standard_normal_potential
 from vaebm.model import VAEBM, ChainSettings
 from vaebm.noise import normal
 from vaebm.nvae import NVAE
+from vaebm.nvae.cells import DecoderCombiner
 
 
 def gaussian_noise(seed: int, *shapes: tuple[int, ...]):
@@ -112,6 +118,230 @@ def test_standard_normal_potential_is_minus_the_log_density() -> None:
     eps = [torch.randn(5, 2, 3), torch.randn(5, 4)]
     log_density = sum(torch.distributions.Normal(0, 1).log_prob(part).flatten(1).sum(1) for part in eps)
     torch.testing.assert_close(standard_normal_potential(eps), -log_density - 5 * math.log(2 * math.pi))
+
+
+# The dynamics, adjusted
+
+QUARTIC = lambda parts: parts[0].pow(4).sum(1) / 4 + (parts[0][:, 0] * parts[0][:, 1]) / 2
+
+
+def quartic_gradient(x: Tensor) -> Tensor:
+    return x**3 + x.flip(1) / 2
+
+
+def log_proposal(to: Tensor, start: Tensor, eta: float) -> Tensor:
+    """log q(to | start) up to a constant: N(start - eta / 2 grad U(start), eta I)."""
+    return -(to - start + eta / 2 * quartic_gradient(start)).square().sum(1) / (2 * eta)
+
+
+def test_a_step_is_accepted_with_the_probability_of_metropolis_and_hastings() -> None:
+    """Textbook formula, for arbitrary pairs of points: taken just below it, refused just above it."""
+    torch.manual_seed(0)
+    x, y, eta = torch.randn(200, 2, dtype=torch.float64), torch.randn(200, 2, dtype=torch.float64), 0.6
+    log_ratio = QUARTIC([x]) + log_proposal(x, y, eta) - QUARTIC([y]) - log_proposal(y, x, eta)
+    probability = log_ratio.exp().clamp(max=1)
+    w = (y - x + eta / 2 * quartic_gradient(x)) / eta**0.5  # the noise that proposes y
+    assert 20 < (probability < 1).sum() < 180
+
+    def step(u: Tensor) -> tuple[Tensor, Tensor]:
+        chain = metropolis_chain(QUARTIC, [x], steps=1, step_size=eta, noise=lambda _: [w], uniform=lambda _: u)
+        ((state,), accepted) = next(chain)
+        return state, accepted
+
+    state, accepted = step(probability * (1 - 1e-6))
+    assert accepted.all()
+    torch.testing.assert_close(state, y)
+    state, accepted = step(probability * (1 + 1e-6))
+    assert torch.equal(accepted, probability == 1)
+    torch.testing.assert_close(state, torch.where(accepted[:, None], y, x))
+
+
+def test_a_step_from_the_target_is_reversible() -> None:
+    """Detailed balance: for eps ~ e^-U, (eps, eps') and (eps', eps) have one law, so E[f(eps) g(eps')] = E[g(eps) f(eps')]."""
+    n, eta = 200_000, 1.2
+    grid = torch.linspace(-6, 6, 20001, dtype=torch.float64)
+    potential = lambda parts: parts[0].pow(4).sum(1) / 4 + parts[0].sum(1)
+    density = torch.exp(-potential([grid[:, None]]))
+    torch.manual_seed(1)
+    start = grid[torch.multinomial(density, n, replacement=True)][:, None]
+    w, u = torch.randn(n, 1, dtype=torch.float64), torch.rand(n, dtype=torch.float64)
+    ((end,), accepted) = next(
+        metropolis_chain(potential, [start], steps=1, step_size=eta, noise=lambda _: [w], uniform=lambda _: u)
+    )
+    assert 0.3 < accepted.double().mean() < 0.95
+    f, g = (lambda v: v), (lambda v: v.square())
+    adjusted = f(start) * g(end) - g(start) * f(end)
+    assert abs(adjusted.mean()) < 4 * adjusted.std() / n**0.5
+    proposal = start - eta / 2 * (start**3 + 1) + eta**0.5 * w  # what is proposed is not reversible: the test can tell
+    unadjusted = f(start) * g(proposal) - g(start) * f(proposal)
+    assert abs(unadjusted.mean()) > 10 * unadjusted.std() / n**0.5
+
+
+def test_adjusted_chains_have_the_targets_variance_where_unadjusted_ones_have_a_known_bias() -> None:
+    n, eta, s = 20_000, 1.2, torch.tensor([1.0, 0.8], dtype=torch.float64)
+    draw = gaussian_noise(3, (n, 2))
+    generator = torch.Generator().manual_seed(4)
+    chain = metropolis_chain(
+        lambda parts: (parts[0] / s).square().sum(1) / 2,
+        [torch.zeros(n, 2, dtype=torch.float64)],
+        steps=40,
+        step_size=eta,
+        noise=draw,
+        uniform=lambda _: torch.rand(n, generator=generator, dtype=torch.float64),
+    )
+    *_, ((state,), accepted) = chain
+    bias = 1 / (1 - eta / (4 * s.square()))
+    assert (bias > 1.4).all()
+    assert ((state.var(0) / s.square() - 1).abs() < 4 * (2 / n) ** 0.5).all()
+    assert 0.4 < accepted.double().mean() < 0.95
+
+
+def test_adjusted_chain_computes_one_gradient_per_step_and_refuses_what_is_not_finite() -> None:
+    calls = []
+
+    def walled(parts: Sequence[Tensor]) -> Tensor:
+        calls.append(1)
+        return torch.where(parts[0][:, 0] > 0, parts[0].square().sum(1), torch.tensor(math.nan))
+
+    start = torch.full((500, 2), 0.1)
+    states = [
+        (state[0], accepted)
+        for state, accepted in metropolis_chain(
+            walled,
+            [start],
+            steps=5,
+            step_size=0.5,
+            noise=lambda k: [torch.randn(500, 2, generator=torch.Generator().manual_seed(k))],
+            uniform=lambda _: torch.zeros(500),  # takes whatever is finite
+        )
+    ]
+    assert len(calls) == 6
+    assert not states[0][1].all()
+    before = start
+    for state, accepted in states:
+        assert (state[:, 0] > 0).all()
+        assert torch.equal((state != before).any(1), accepted)
+        before = state
+
+
+# run: the dynamics of an NVAE and an energy
+
+
+def hand_potential(nvae: NVAE, energy: nn.Module, eps: Sequence[Tensor], target: str) -> Tensor:
+    """Both targets, written out from the formulas for a model in float64."""
+    clamp5 = lambda v: 5 * torch.tanh(v / 5)
+    log_n = lambda v, mu, sigma: (-(((v - mu) / sigma) ** 2) / 2 - sigma.log() - math.log(2 * math.pi) / 2).sum(
+        (1, 2, 3)
+    )
+    eps_x, *eps_z = eps
+    s, group, log_pz = nvae.prior_ftr0.expand(len(eps_x), -1, -1, -1), 0, torch.zeros(len(eps_x), dtype=torch.float64)
+    for cell in nvae.dec_tower:
+        if isinstance(cell, DecoderCombiner):
+            mu = log_sigma = torch.zeros_like(eps_z[0])
+            if group:
+                mu, log_sigma = nvae.dec_sampler[group - 1](s).chunk(2, 1)
+            mu, sigma = clamp5(mu), torch.exp(clamp5(log_sigma)) + 0.01
+            z = mu + sigma * eps_z[group]
+            log_pz = log_pz + log_n(z, mu, sigma)
+            s, group = cell(s, z), group + 1
+        else:
+            s = cell(s)
+    for cell in nvae.post_process:
+        s = cell(s)
+    mu, log_sigma = map(clamp5, nvae.image_conditional(s).chunk(2, 1))
+    y = (mu + (torch.exp(log_sigma) + 0.01) * eps_x).clamp(-1, 1)
+    e = energy((y + 1) / 2)
+    if target == "paper":
+        return e + sum((part**2).flatten(1).sum(1) / 2 for part in eps)
+    return e - log_pz - log_n(y, mu, torch.exp(log_sigma.clamp(min=-2)) + 0.01)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_run_agrees_with_the_formulas_in_float64_on_recorded_noise(target: str) -> None:
+    model, steps, eta, n = real_vaebm(), 5, 0.05, 3
+    model.nvae.image_conditional[1].bias.data[3:] -= 2.0  # so that the clamp at -2 bites in places
+    model.energy.linear.weight.data *= 100
+    eps = random_state(model, n)
+    draw = model_noise(model, n)
+    recorded = [(w[1:], w[0]) for w in map(draw, range(steps))]
+    eps_z, eps_x = dynamics.run(model.nvae, model.energy, eps[1:], eps[0], steps, eta, target, recorded)
+
+    nvae, energy = copy.deepcopy(model.nvae).double(), copy.deepcopy(model.energy).double()
+    state = [part.double() for part in eps]
+    first_drift = 0.0
+    for noise_z, noise_x in recorded:
+        state = [part.requires_grad_() for part in state]
+        gradient = torch.autograd.grad(hand_potential(nvae, energy, state, target).sum(), state)
+        beyond_prior = [float((g - part).detach().abs().max()) for g, part in zip(gradient, state, strict=True)]
+        first_drift = first_drift or eta / 2 * max(beyond_prior)
+        state = [
+            (part - eta / 2 * g + eta**0.5 * w.double()).detach()
+            for part, g, w in zip(state, gradient, [noise_x, *noise_z], strict=True)
+        ]
+    assert first_drift > 1e-2  # the prior is not all that pulls
+    for found, expected in zip([eps_x, *eps_z], state, strict=True):
+        assert (found.double() - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_run_leaves_what_it_is_given_as_it_was() -> None:
+    model = real_vaebm().requires_grad_(True)
+    model.nvae.stem.requires_grad_(False)
+    wants = [parameter.requires_grad for parameter in model.parameters()]
+    eps = random_state(model, 2)
+    before = [part.clone() for part in eps]
+    with torch.no_grad():
+        eps_z, eps_x = dynamics.run(model.nvae, model.energy, eps[1:], eps[0], 2, 0.1)
+    assert [parameter.requires_grad for parameter in model.parameters()] == wants
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(eps, before, strict=True))
+    for moved, start in zip([eps_x, *eps_z], eps, strict=True):
+        assert moved.shape == start.shape
+        assert not moved.requires_grad
+        assert not torch.equal(moved, start)
+
+
+def test_run_draws_from_torchs_generator_without_recorded_noise() -> None:
+    model = real_vaebm()
+    eps = random_state(model, 2)
+    run = lambda: dynamics.run(model.nvae, model.energy, eps[1:], eps[0], 2, 0.1)[1]
+    torch.manual_seed(5)
+    first, second = run(), run()
+    torch.manual_seed(5)
+    assert torch.equal(run(), first)
+    assert not torch.equal(first, second)
+
+
+def test_saturated_pixels_pull_at_nothing() -> None:
+    model = real_vaebm()
+    eps = random_state(model, 2)
+    eps[0] = eps[0].sign() * 1e4
+    silent = [([torch.zeros_like(part) for part in eps[1:]], torch.zeros_like(eps[0]))]
+    _, official = dynamics.run(model.nvae, model.energy, eps[1:], eps[0], 1, 0.1, "official", silent)
+    _, paper = dynamics.run(model.nvae, model.energy, eps[1:], eps[0], 1, 0.1, "paper", silent)
+    torch.testing.assert_close(official, eps[0])
+    torch.testing.assert_close(paper, eps[0] * 0.95)
+
+
+@pytest.mark.parametrize("likelihood", ["logistic_mixture", "bernoulli"])
+def test_only_a_gaussian_decoder_has_chains_but_every_decoder_has_samples(likelihood: str) -> None:
+    model = VAEBM(lively_nvae(replace(TINY_NVAE, likelihood=likelihood, mixtures=2)), ConstantEnergy())
+    with pytest.raises(UserError, match=f"needs a Gaussian decoder, found '{likelihood}'"):
+        dynamics.run(model.nvae, model.energy, random_state(model, 2)[1:], random_state(model, 2)[0], 1, 0.1)
+    with pytest.raises(UserError, match=likelihood):
+        model.sample([1], ChainSettings(1, 0.1))
+    for output in ("mean", "sample"):
+        images = model.sample([1, 2], ChainSettings(0), output=output)
+        assert images.shape == (2, 3, 8, 8)
+        assert not torch.equal(images[0], images[1])
+
+
+def test_run_names_an_unknown_target_and_missing_noise() -> None:
+    model = real_vaebm()
+    eps = random_state(model, 1)
+    with pytest.raises(ValueError, match="'papr'"):
+        dynamics.run(model.nvae, model.energy, eps[1:], eps[0], 1, 0.1, "papr")
+    with pytest.raises(ValueError, match="0 steps, needed 1"):
+        dynamics.run(model.nvae, model.energy, eps[1:], eps[0], 1, 0.1, noise=[])
 
 
 # VAEBM
@@ -247,6 +477,57 @@ def test_trajectory_passes_the_samples_of_every_shorter_chain() -> None:
         torch.testing.assert_close(model.decode(state)[0], expected)
 
 
+@pytest.mark.parametrize("metropolis", [False, True])
+def test_chain_that_is_kept_and_continued_is_the_chain_that_was_never_stopped(metropolis: bool) -> None:
+    model, seeds, chain = real_vaebm(), [3, 4], ChainSettings(4, 0.05, metropolis=metropolis)
+    whole = list(model.trajectory(seeds, chain, seed=2))
+    rest = list(model.trajectory(seeds, replace(chain, steps=2), seed=2, start=whole[2], done=2))
+    for state, expected in zip(rest, whole[2:], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(state, expected, strict=True))
+    again = list(model.trajectory(seeds, replace(chain, steps=2), seed=2, start=whole[2]))
+    assert not torch.equal(again[1][0], whole[3][0])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_metropolis_refuses_some_steps_of_some_chains_and_none_of_tiny_ones(target: str) -> None:
+    model, seeds = real_vaebm(), range(24)
+    moved = lambda states: torch.stack([(b[0] != a[0]).flatten(1).any(1) for a, b in itertools.pairwise(states)])
+    large = moved(list(model.trajectory(seeds, ChainSettings(6, 0.3, target, metropolis=True))))
+    assert 0.05 < large.float().mean() < 0.95
+    tiny = ChainSettings(6, 1e-6, target, metropolis=True)
+    states = list(model.trajectory(seeds, tiny))
+    assert moved(states).all()
+    unadjusted = list(model.trajectory(seeds, replace(tiny, metropolis=False)))
+    assert all(torch.equal(a, b) for a, b in zip(states[-1], unadjusted[-1], strict=True))
+
+
+def test_metropolis_chain_of_a_seed_does_not_depend_on_the_other_seeds() -> None:
+    model, chain = real_vaebm(), ChainSettings(6, 0.2, metropolis=True)
+    together = model.sample([11, 12, 13, 14], chain)
+    torch.testing.assert_close(model.sample([14, 12], chain), together[[3, 1]], rtol=1e-4, atol=1e-5)
+
+
+def test_temperature_scales_the_prior_everywhere_the_chain_passes() -> None:
+    model = real_vaebm()
+    eps, chain = random_state(model, 3), ChainSettings(1, 0.1, temperature=0.6)
+    cold = model.nvae.decode(eps[1:], 0.6)
+    x = cold.distribution.sample(eps[0])
+    torch.testing.assert_close(model.potential("paper", 0.6)(eps), model.energy(x) + standard_normal_potential(eps))
+    expected = model.energy(x) - cold.log_pz - cold.distribution.log_prob(x)  # no clamp bites here
+    assert cold.distribution.dist.sigma.min() > math.exp(-2) + 0.01
+    torch.testing.assert_close(model.potential("official", 0.6)(eps), expected, rtol=1e-4, atol=1e-3)
+    *_, state = model.trajectory([1, 2], chain)
+    torch.testing.assert_close(model.sample([1, 2], chain), model.nvae.decode(state[1:], 0.6).distribution.mean)
+    assert not torch.allclose(state[1], list(model.trajectory([1, 2], replace(chain, temperature=1.0)))[-1][1])
+
+
+def test_cards_recipes_of_older_versions_still_load() -> None:
+    recipe = {"steps": 3, "step_size": 0.5, "target": "official", "output": "mean"}
+    assert ChainSettings.from_json(recipe) == ChainSettings(3, 0.5, "official", 1.0, False)
+    chain = ChainSettings(3, 0.5, "official", 0.7, True)
+    assert ChainSettings.from_json(chain.to_json()) == chain
+
+
 def test_seed_of_the_run_changes_every_image() -> None:
     model, chain = real_vaebm(), ChainSettings(1, 0.01)
     first, other = model.sample([1, 2], chain), model.sample([1, 2], chain, seed=1)
@@ -281,6 +562,7 @@ def test_steps_step_size_target_and_output_take_effect() -> None:
         ({"step_size": 0.0}, "step_size"),
         ({"step_size": math.nan}, "nan"),
         ({"target": "papr"}, "papr"),
+        ({"temperature": 0.0}, "temperature"),
     ],
 )
 def test_chain_settings_name_what_is_wrong(settings: dict, named: str) -> None:

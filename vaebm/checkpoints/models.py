@@ -1,6 +1,15 @@
-"""From a checkpoint to the model that its card describes."""
+"""From a checkpoint to the model that its card describes, and from what a user names to a model with its recipe."""
 
-from vaebm.checkpoints.native import Checkpoint, load_weights
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vaebm.checkpoints.native import Checkpoint, load_checkpoint, load_weights
+from vaebm.energy import EnergyConfig, EnergyNetwork
+from vaebm.errors import UserError
+from vaebm.model import VAEBM
 from vaebm.nvae import NVAE, NVAEConfig
 
 
@@ -16,3 +25,109 @@ def build_nvae(checkpoint: Checkpoint, origin: str) -> NVAE:
     nvae = NVAE(NVAEConfig.from_json(checkpoint.card["architecture"]["nvae"]))
     load_weights(nvae, checkpoint.part("nvae"), origin)
     return nvae
+
+
+def build_energy(checkpoint: Checkpoint, origin: str) -> EnergyNetwork:
+    """Return the energy network of a checkpoint of kind "vaebm" (or an official "energy"); arguments as for :func:`build_nvae`."""
+    energy = EnergyNetwork(EnergyConfig.from_json(checkpoint.card["architecture"]["energy"]))
+    load_weights(energy, checkpoint.part("energy"), origin)
+    return energy
+
+
+def build_vaebm(checkpoint: Checkpoint, origin: str, nvae: Checkpoint | None = None) -> VAEBM:
+    """Return the model of a checkpoint of kind "vaebm".
+
+    Args:
+        nvae: the NVAE that its card names; read from beside it without this.
+
+    Raises:
+        UserError: the NVAE is missing or another one than the energy was trained against, or weights do not fit their card.
+    """
+    named = checkpoint.card["nvae"]
+    nvae = nvae or load_checkpoint(checkpoint.path.with_name(named["file"]))
+    if nvae.card["sha256"] != named["sha256"]:
+        raise UserError(
+            f"{origin}: was trained against another NVAE than {nvae.path.name} (sha256 differs from the card's)"
+        )
+    return VAEBM(build_nvae(nvae, str(nvae.path)), build_energy(checkpoint, origin))
+
+
+class NoEnergy(nn.Module):
+    """E(x) = 0: makes an NVAE alone a VAEBM."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(x))
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model and what its files say of it.
+
+    Attributes:
+        model: an NVAE alone has :class:`NoEnergy`.
+        recipe: how it is to be sampled: the chain's settings, ``output``, ...
+        sha256: of every file that holds its weights, NVAE first, by file name.
+        dataset: what it was trained on, as far as its files say.
+    """
+
+    model: VAEBM
+    recipe: dict[str, Any]
+    sha256: dict[str, str]
+    dataset: str | None
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether there is an energy network."""
+        return not isinstance(self.model.energy, NoEnergy)
+
+
+def load_model(spec: str, flag: str = "--checkpoint") -> LoadedModel:
+    """Load ``FILE`` (native of kind "nvae" or "vaebm", or an official NVAE) or ``checkpoint.pt,EBM.pth`` (an official pair).
+
+    Raises:
+        UserError: a file is missing, damaged or of another kind, or the two do not belong together.
+    """
+    first, *others = spec.split(",")
+    if len(others) > 1:
+        raise UserError(f"{flag} {spec}: found {len(others) + 1} files, needed FILE or checkpoint.pt,EBM.pth")
+    if others:
+        return _official_pair(first, others[0], flag)
+    checkpoint = load_checkpoint(Path(first)) if first.endswith(".safetensors") else _official(first, "nvae", flag)
+    card = checkpoint.card
+    own = {checkpoint.path.name: card["sha256"]}
+    try:
+        if checkpoint.kind == "vaebm":
+            model, files = build_vaebm(checkpoint, first), {card["nvae"]["file"]: card["nvae"]["sha256"], **own}
+        elif checkpoint.kind == "nvae":
+            model, files = VAEBM(build_nvae(checkpoint, first), NoEnergy()), own
+        else:
+            raise UserError(f"{flag} {first}: found a checkpoint of kind {checkpoint.kind!r}, needed 'nvae' or 'vaebm'")
+        return LoadedModel(model, dict(card["sampling"]), files, card.get("dataset"))
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # the card lacks something, or says what this version does not know
+        wrong = f"not the card of a {checkpoint.kind} ({type(error).__name__}: {error})"
+        raise UserError(f"{checkpoint.path.with_suffix('.json')}: {wrong}") from None
+
+
+def _official_pair(nvae_file: str, energy_file: str, flag: str) -> LoadedModel:
+    nvae, energy = _official(nvae_file, "nvae", flag), _official(energy_file, "energy", flag)
+    model = VAEBM(build_nvae(nvae, nvae_file), build_energy(energy, energy_file))
+    channels = {"NVAE": model.nvae.config.image_channels, "energy network": model.energy.config.image_channels}  # type: ignore[union-attr]
+    if len(set(channels.values())) > 1:
+        found = ", ".join(f"{name} of {count}-channel images" for name, count in channels.items())
+        raise UserError(f"{flag} {nvae_file},{energy_file}: found {found}, needed two of one data set")
+    files = {part.path.name: part.card["sha256"] for part in (nvae, energy)}
+    return LoadedModel(model, dict(energy.card["sampling"]), files, nvae.card.get("dataset"))
+
+
+def _official(file: str, kind: str, flag: str) -> Checkpoint:
+    from vaebm.checkpoints.official import read_official  # it builds on this module
+
+    checkpoint = read_official(file, sha256=True)
+    if checkpoint.kind != kind:
+        order = "FILE, or checkpoint.pt,EBM.pth in this order"
+        raise UserError(f"{flag}: {file} holds an official {checkpoint.kind}, needed an {kind} there ({order})")
+    return checkpoint
