@@ -49,14 +49,17 @@ def load_system(
     """Build a system from its bundled checkpoint, or from a user's.
 
     Args:
-        name: a registered system; or any label, when ``path`` is given: then the checkpoint's card says what it is.
+        name: a registered system; or any label, when ``path`` is given: then the checkpoint says what it is.
+        path: a native checkpoint, or files of the released code: ``checkpoint.pt`` (an NVAE) or ``checkpoint.pt,EBM.pth`` (a VAEBM).
         options: what of the recipe to override; only those that the system knows are passed on.
 
     Raises:
         UserError: the name or the file is unknown, or the file is not a checkpoint of a known kind.
     """
-    from vaebm.checkpoints import load_checkpoint
+    from vaebm.checkpoints import Checkpoint, load_checkpoint
+    from vaebm.checkpoints.official import read_official_files
 
+    nvae: Checkpoint | None = None
     if path is None:
         target, card = SYSTEMS.load(name), read_card(name)
         if card is None:
@@ -64,7 +67,10 @@ def load_system(
         path = card.path
         checkpoint = load_checkpoint(path)
     else:
-        checkpoint = load_checkpoint(path)
+        if path.suffix == ".safetensors":
+            checkpoint = load_checkpoint(path)
+        else:
+            checkpoint, nvae = read_official_files([Path(file) for file in str(path).split(",")])
         if checkpoint.kind not in SYSTEMS:
             raise UserError(
                 f"--checkpoint {name}={path}: unknown kind {checkpoint.kind!r}.{did_you_mean(checkpoint.kind, SYSTEMS)}"
@@ -76,6 +82,8 @@ def load_system(
         target = SYSTEMS.load(checkpoint.kind)
     known = {key: value for key, value in options.items() if key in getattr(target, "options", ())}
     settings = {"device": device, "batch_size": batch_size, "seed": seed, "origin": str(path), **known}
+    if nvae is not None:
+        settings["nvae"] = nvae
     try:
         return target.from_checkpoint(checkpoint, **settings)
     except UserError as error:

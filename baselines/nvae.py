@@ -48,7 +48,8 @@ class NVAESystem:
             "seed": seed,
             "importance_samples": recipe["importance_samples"],
         }
-        self.protocol = {"score": "log p(x), nats", "estimator": bound_name(recipe["importance_samples"])}
+        bound = bound_name(recipe["importance_samples"], config.bits)
+        self.protocol = {"score": "log p(x), nats", "estimator": bound}
 
     @classmethod
     def from_checkpoint(
@@ -100,9 +101,10 @@ class NVAESystem:
         return to_uint8(decoder.sample(draw(0, decoder.noise_shape)))
 
 
-def bound_name(k: int) -> str:
-    """Name the estimator for tables."""
-    return "ELBO, 1 sample" if k == 1 else f"importance-weighted bound, K = {k}"
+def bound_name(k: int, bits: int = 8) -> str:
+    """Name the estimator for tables: ``k`` importance samples, of images that the model sees with ``bits`` bits."""
+    bound = "ELBO, 1 sample" if k == 1 else f"importance-weighted bound, K = {k}"
+    return bound if bits == 8 else f"{bound}, {bits}-bit pixels"
 
 
 def log_p(nvae: NVAE, images: np.ndarray, k: int, seed: int) -> np.ndarray:

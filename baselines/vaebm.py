@@ -13,10 +13,9 @@ from torch import nn
 
 from baselines.common import batches, check_images, override, sample_in_blocks
 from baselines.nvae import bound_name, log_p, unit_images
-from vaebm.checkpoints import Checkpoint, load_checkpoint, load_weights
-from vaebm.checkpoints.models import build_nvae
-from vaebm.energy import EnergyConfig, EnergyNetwork
-from vaebm.errors import UserError
+from vaebm.checkpoints import Checkpoint
+from vaebm.checkpoints.models import build_vaebm
+from vaebm.energy import EnergyNetwork
 from vaebm.model import VAEBM, ChainSettings
 from vaebm.training.batches import to_uint8
 
@@ -61,7 +60,7 @@ class VAEBMSystem:
         }
         self.protocol = {
             "score": "log p_theta(x) - E(x), nats, not normalised",
-            "estimator": bound_name(recipe["importance_samples"]) + seen_by_energy(model.energy),
+            "estimator": bound_name(recipe["importance_samples"], config.bits) + seen_by_energy(model.energy),
         }
 
     @classmethod
@@ -73,26 +72,23 @@ class VAEBMSystem:
         batch_size: int = 100,
         seed: int = 0,
         origin: str = "checkpoint",
+        nvae: Checkpoint | None = None,
         **options: Any,
     ) -> "VAEBMSystem":
-        """Build the system that a checkpoint describes; the NVAE it names must lie beside it.
+        """Build the system that a checkpoint describes.
+
+        Args:
+            nvae: the NVAE that it names; read from beside it without this.
 
         Raises:
             UserError: an option is unknown or out of range, the weights do not fit the card, or the NVAE is missing or another one.
         """
         card = checkpoint.card
-        nvae = load_checkpoint(checkpoint.path.with_name(card["nvae"]["file"]))
-        if nvae.card["sha256"] != card["nvae"]["sha256"]:
-            raise UserError(
-                f"{origin}: was trained against another NVAE than {nvae.path.name} (sha256 differs from the card's)"
-            )
-        energy = EnergyNetwork(EnergyConfig.from_json(card["architecture"]["energy"]))
-        load_weights(energy, checkpoint.part("energy"), origin)
         return cls(
-            VAEBM(build_nvae(nvae, str(nvae.path)), energy),
+            build_vaebm(checkpoint, origin, nvae),
             override({"importance_samples": 1, **card["sampling"]}, options, origin),
             size=card["size"],
-            weights_hash=card["sha256"] + nvae.card["sha256"],
+            weights_hash=card["sha256"] + card["nvae"]["sha256"],
             device=device,
             batch_size=batch_size,
             seed=seed,

@@ -6,7 +6,9 @@ normalisation layer: weight normalisation with data-dependent init and a spectra
 Reference: Xiao et al., "VAEBM", ICLR 2021, section 4 and appendix; facts of the released networks are in docs/algorithm.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -52,6 +54,23 @@ class EnergyConfig:
         if unknown:
             raise ValueError(f"unknown energy settings {sorted(unknown)}")
         return cls(**values)
+
+
+_W, _WH = (1, False), (1, True)  # the base width, kept and halved
+_2W, _2WH, _4W, _4WH, _8W, _8WH = (2, False), (2, True), (4, False), (4, True), (8, False), (8, True)
+
+# The networks of the released code at their published widths.
+ENERGIES: Mapping[str, EnergyConfig] = MappingProxyType(
+    {
+        "mnist": EnergyConfig(channels=64, blocks=(_WH, _W, _2WH, _2W)),
+        "cifar10": EnergyConfig(channels=128, blocks=(_WH, _W, _2WH, _2W, _2WH, _2W)),
+        "celeba64": EnergyConfig(channels=64, blocks=(_WH, _W, _2WH, _2W, _2WH, _4W, _4WH, _4W)),
+        "lsun64": EnergyConfig(channels=64, blocks=(_WH, _W, _2WH, _2W, _2W, _2WH, _4W, _4W, _4WH, _4W)),
+        "celebahq256": EnergyConfig(
+            channels=64, blocks=(_WH, _W, _2WH, _2W, _2WH, _2W, _4WH, _4W, _4WH, _4W, _8WH, _8W)
+        ),
+    }
+)
 
 
 class ResidualBlock(nn.Module):
@@ -125,37 +144,3 @@ def data_dependent_init(energy: EnergyNetwork, x: Tensor) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-class SpectralRegulariser(nn.Module):
-    """sum_l sigma_max(W_l) over the weight-normalised kernels reshaped to (C_out, C_in k k), by power iteration.
-
-    The singular vectors are buffers: they are saved and resumed with the run. The sum's gradient flows through W_l only.
-    """
-
-    def __init__(self, energy: EnergyNetwork, iterations: int = 4, first_iterations: int = 40) -> None:
-        super().__init__()
-        self._convolutions = energy.convolutions()
-        # A plain list keeps the network's parameters out of this module's own.
-        self.iterations = iterations
-        for i, conv in enumerate(self._convolutions):
-            matrix = conv.effective_weight().detach().flatten(1)
-            self.register_buffer(f"v_{i}", F.normalize(torch.randn_like(matrix[0]), dim=0))
-        self._iterate(first_iterations)
-
-    @torch.no_grad()
-    def _iterate(self, iterations: int) -> None:
-        for i, conv in enumerate(self._convolutions):
-            matrix, v = conv.effective_weight().flatten(1), self.get_buffer(f"v_{i}")
-            for _ in range(iterations):
-                v.copy_(F.normalize(matrix.T @ F.normalize(matrix @ v, dim=0), dim=0))
-
-    def forward(self) -> Tensor:
-        """Advance the power iteration and return the sum of the largest singular values (a scalar)."""
-        self._iterate(self.iterations)
-        return torch.stack(
-            [
-                torch.linalg.vector_norm(conv.effective_weight().flatten(1) @ self.get_buffer(f"v_{i}"))
-                for i, conv in enumerate(self._convolutions)
-            ]
-        ).sum()

@@ -1,6 +1,5 @@
 """The networks held against what the official code computed; the fixtures' README has the recipe of every array."""
 
-import argparse
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,15 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from official_names import OFFICIAL_ENERGIES, energy_name, energy_weights, nvae_config, nvae_names, nvae_weights
 from torch import Tensor
 
-from vaebm.energy import EnergyConfig, EnergyNetwork, SpectralRegulariser, data_dependent_init
+from vaebm.checkpoints import load_official
+from vaebm.checkpoints.official_names import official_aliases, official_names
+from vaebm.checkpoints.official_settings import PUBLISHED_NVAES, energy_config, energy_name, nvae_config
+from vaebm.energy import ENERGIES, EnergyNetwork, data_dependent_init
 from vaebm.model import VAEBM
 from vaebm.nvae import NVAE
+from vaebm.training.regularisers import SpectralRegulariser
 
-ENERGY_CLASS = {"cifar10_tiny": "EBM_CIFAR32", "celeba64_tiny": "EBM_CelebA64"}
-IMAGE_SIZE = {"cifar10": 32, "celeba_64": 64, "lsun_church_64": 64, "celeba_256": 256}
+BUNDLED = Path(__file__).parent / "fixtures"
+ENERGY_OF = {"cifar10": "cifar10", "celeba_64": "celeba64", "lsun_church_64": "lsun64", "celeba_256": "celebahq256"}
 
 
 def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
@@ -25,21 +27,16 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> No
     assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
 
-@pytest.fixture(scope="module", params=sorted(ENERGY_CLASS))
-def fixture(request: pytest.FixtureRequest, official: Path) -> SimpleNamespace:
+@pytest.fixture(scope="module", params=["cifar10_tiny", "celeba64_tiny"])
+def fixture(request: pytest.FixtureRequest) -> SimpleNamespace:
     name = request.param
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        saved = torch.load(official / f"{name}_nvae_checkpoint.pt", weights_only=True)
-    with np.load(official / f"{name}_expected.npz") as file:
+    folder = BUNDLED if name == "cifar10_tiny" else request.getfixturevalue("official")
+    with np.load(folder / f"{name}_expected.npz") as file:
         expected = {key: torch.from_numpy(file[key]) for key in file.files}
-    nvae = NVAE(nvae_config(vars(saved["args"]), expected["x"].shape[-1])).eval().requires_grad_(False)
-    nvae.load_state_dict(nvae_weights(saved["state_dict"], nvae.config.flows))
-    config = EnergyConfig(channels=8, blocks=OFFICIAL_ENERGIES[ENERGY_CLASS[name]].blocks)
+    nvae = load_official(folder / f"{name}_nvae_checkpoint.pt").requires_grad_(False)
 
     def energy(file: str) -> EnergyNetwork:
-        net = EnergyNetwork(config)
-        net.load_state_dict(energy_weights(official / f"{name}_{file}.pth"))
-        return net.requires_grad_(False)
+        return load_official(folder / f"{name}_{file}.pth").requires_grad_(False)
 
     groups = range(len(nvae.latent_shapes))
     per_group = lambda prefix: [expected[f"{prefix}_{i}"] for i in groups]
@@ -104,23 +101,36 @@ def manifest(official: Path) -> dict:
     return json.loads((official / "manifest.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["cifar10", "celeba_64", "celeba_256"])  # lsun_church_64 has celeba_64's NVAE
-def test_published_nvae_has_every_official_weight_and_no_other(manifest: dict, name: str) -> None:
+def exported(model: NVAE | EnergyNetwork) -> dict[str, list[int]]:
+    """Official names and shapes of everything that an export of ``model`` holds."""
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    repeated = {theirs: shapes[ours] for theirs, ours in official_aliases(model).items()}
+    return {theirs: shapes[ours] for ours, theirs in official_names(model).items()} | repeated
+
+
+@pytest.mark.parametrize("name", list(ENERGY_OF))
+def test_published_nvae_is_described_by_its_arguments_and_exports_every_official_weight(
+    manifest: dict, name: str
+) -> None:
     facts = manifest[name]
+    config = nvae_config(facts["args"], facts["nvae_state_dict"])
+    assert config in PUBLISHED_NVAES
+    assert [list(shape) for shape in config.latent_shapes] == facts["latent_shapes"]
     with torch.device("meta"):
-        nvae = NVAE(nvae_config(facts["args"], IMAGE_SIZE[name]))
-    assert [list(shape) for shape in nvae.latent_shapes] == facts["latent_shapes"]
+        nvae = NVAE(config)
     assert sum(parameter.numel() for parameter in nvae.parameters()) == facts["nvae_parameters"]
-    state = facts["nvae_state_dict"]
-    ours = {ours: state[theirs] for theirs, ours in nvae_names(state, facts["args"]["num_nf"]).items()}
-    assert ours == {key: list(value.shape) for key, value in nvae.state_dict().items()}
+    assert exported(nvae) == facts["nvae_state_dict"]
 
 
-@pytest.mark.parametrize("name", list(IMAGE_SIZE))
-def test_published_energy_has_every_official_weight_and_no_other(manifest: dict, name: str) -> None:
+@pytest.mark.parametrize("name", list(ENERGY_OF))
+def test_published_energy_is_recognised_by_its_weights_and_exports_every_official_one(
+    manifest: dict, name: str
+) -> None:
     facts = manifest[name]
+    config = energy_config(facts["ebm_state_dict"])
+    assert config == ENERGIES[ENERGY_OF[name]]
+    assert energy_name(config) == ENERGY_OF[name]
     with torch.device("meta"):
-        energy = EnergyNetwork(OFFICIAL_ENERGIES[facts["ebm_class"]])
+        energy = EnergyNetwork(config)
     assert sum(parameter.numel() for parameter in energy.parameters()) == facts["ebm_parameters"]
-    theirs = {energy_name(key): shape for key, shape in facts["ebm_state_dict"].items()}
-    assert theirs == {key: list(value.shape) for key, value in energy.state_dict().items()}
+    assert exported(energy) == facts["ebm_state_dict"]

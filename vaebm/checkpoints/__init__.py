@@ -1,5 +1,14 @@
-"""Reading and writing checkpoints: native (safetensors + JSON card)."""
+"""Reading and writing checkpoints: native (safetensors + JSON card) and official (files of NVlabs/NVAE and NVlabs/VAEBM)."""
 
 from vaebm.checkpoints.native import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from vaebm.checkpoints.official import load_official, read_official, save_official
 
-__all__ = ["Checkpoint", "load_checkpoint", "load_weights", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "load_checkpoint",
+    "load_official",
+    "load_weights",
+    "read_official",
+    "save_checkpoint",
+    "save_official",
+]

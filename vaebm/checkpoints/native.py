@@ -105,6 +105,16 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> 
     """Load ``weights`` into ``module``, strictly.
 
     Raises:
+        UserError: as :func:`check_weights`.
+    """
+    check_weights(module, weights, origin)
+    module.load_state_dict(weights)
+
+
+def check_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
+    """Refuse weights that are not those of ``module``, which may be on the meta device.
+
+    Raises:
         UserError: names or shapes differ; the first difference is named.
     """
     own = module.state_dict()
@@ -120,4 +130,3 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> 
         raise UserError(
             f"{origin}: weight {unknown[0]!r} does not belong to this architecture ({len(unknown)} unknown in all)"
         )
-    module.load_state_dict(weights)
