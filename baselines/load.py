@@ -57,7 +57,7 @@ def load_system(
         UserError: the name or the file is unknown, or the file is not a checkpoint of a known kind.
     """
     from vaebm.checkpoints import Checkpoint, load_checkpoint
-    from vaebm.checkpoints.official import read_official_files
+    from vaebm.checkpoints.models import read_files
 
     nvae: Checkpoint | None = None
     if path is None:
@@ -67,10 +67,7 @@ def load_system(
         path = card.path
         checkpoint = load_checkpoint(path)
     else:
-        if path.suffix == ".safetensors":
-            checkpoint = load_checkpoint(path)
-        else:
-            checkpoint, nvae = read_official_files([Path(file) for file in str(path).split(",")])
+        checkpoint, nvae = read_files(str(path))
         if checkpoint.kind not in SYSTEMS:
             raise UserError(
                 f"--checkpoint {name}={path}: unknown kind {checkpoint.kind!r}.{did_you_mean(checkpoint.kind, SYSTEMS)}"

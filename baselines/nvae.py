@@ -3,7 +3,8 @@
 Reference: Vahdat & Kautz, "NVAE: A Deep Hierarchical Variational Autoencoder", NeurIPS 2020, https://arxiv.org/abs/2007.03898
 """
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,23 @@ from torch import Tensor
 from baselines.common import batches, check_images, override, sample_in_blocks
 from vaebm.checkpoints import Checkpoint
 from vaebm.checkpoints.models import build_nvae
-from vaebm.noise import content_keys, normal
+from vaebm.noise import normal
 from vaebm.nvae import NVAE
+from vaebm.nvae.likelihood import as_modelled, posterior_noise
+from vaebm.nvae.readjust import readjust_batch_norm
 from vaebm.training.batches import from_uint8, to_uint8
 
 
 class NVAESystem:
     """An NVAE with the recipe of its card.
 
-    Options (``from_checkpoint``): ``importance_samples`` K of the bound, ``temperature`` of the prior, ``output`` ("mean" or "sample").
+    Options (``from_checkpoint``): ``importance_samples`` K of the bound, ``temperature`` of the prior, ``output`` ("mean" or "sample"),
+    ``readjust_bn``: batches of samples at that temperature from which the decoder's BatchNorm statistics are gathered anew, for sampling
+    only; 0 leaves them.
     """
 
     kind = "nvae"
-    options = ("importance_samples", "temperature", "output")
+    options = ("importance_samples", "temperature", "output", "readjust_bn")
 
     def __init__(
         self,
@@ -40,6 +45,11 @@ class NVAESystem:
     ) -> None:
         self.nvae = nvae.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.recipe, self.size, self.device, self.batch_size, self.seed = recipe, size, device, batch_size, seed
+        # Scores keep the statistics of training: the posterior runs through the same decoder.
+        self.sampler = self.nvae
+        if recipe["readjust_bn"]:
+            self.sampler = copy.deepcopy(self.nvae)
+            readjust_batch_norm(self.sampler, recipe["temperature"], recipe["readjust_bn"], seed=seed)
         config = nvae.config
         self.image_shape = (config.image_size, config.image_size, config.image_channels)
         self.fingerprint = {
@@ -70,7 +80,7 @@ class NVAESystem:
         card = checkpoint.card
         return cls(
             build_nvae(checkpoint, origin),
-            override({"importance_samples": 1, **card["sampling"]}, options, origin),
+            override({"importance_samples": 1, "readjust_bn": 0, **card["sampling"]}, options, origin),
             size=card["size"],
             weights_hash=card["sha256"],
             device=device,
@@ -95,7 +105,7 @@ class NVAESystem:
     def _draw(self, seeds: Sequence[int]) -> np.ndarray:
         draw = lambda i, shape: normal(self.seed, seeds, f"start.{i}", shape, self.device)
         eps = [draw(i, shape) for i, shape in enumerate(self.nvae.latent_shapes, start=1)]
-        decoder = self.nvae.decode(eps, self.recipe["temperature"]).distribution
+        decoder = self.sampler.decode(eps, self.recipe["temperature"]).distribution
         if self.recipe["output"] == "mean":
             return to_uint8(decoder.mean)
         return to_uint8(decoder.sample(draw(0, decoder.noise_shape)))
@@ -109,18 +119,9 @@ def bound_name(k: int, bits: int = 8) -> str:
 
 def log_p(nvae: NVAE, images: np.ndarray, k: int, seed: int) -> np.ndarray:
     """Return the K-sample bound, float64 (N,). Posterior noise is keyed by the bytes of the image: a score depends on its image alone."""
-    device = next(nvae.parameters()).device
-    x = unit_images(images, device)
-    keys = content_keys(images)
-
-    def noise() -> Iterator[list[Tensor]]:
-        for sample in range(k):
-            yield [
-                normal(seed, keys, f"posterior.{sample}.{i}", shape, device)
-                for i, shape in enumerate(nvae.latent_shapes)
-            ]
-
-    return nvae.log_prob_bound(x, noise()).cpu().numpy()
+    part = as_modelled(nvae, images, seed)
+    x = unit_images(part, next(nvae.parameters()).device)
+    return nvae.log_prob_bound(x, posterior_noise(nvae, part, k, seed)).cpu().numpy()
 
 
 def unit_images(images: np.ndarray, device: torch.device | str) -> Tensor:

@@ -121,6 +121,7 @@ class BaselineTask(Protocol):
     """A task of the training loop that can be exported."""
 
     batch_size: int
+    rate_scale: float
     stopwatch: Stopwatch
 
     def state(self) -> Mapping[str, Stateful]: ...
@@ -140,6 +141,8 @@ class BaselineTask(Protocol):
 
 class GlowTask:
     """Maximum likelihood. The first 256 shuffled images set the actnorms."""
+
+    rate_scale = 1.0
 
     def __init__(self, config: "Config", images: np.ndarray, seed: int, device: torch.device) -> None:
         options: GlowTraining = config.training
@@ -165,7 +168,11 @@ class GlowTask:
         loss.backward()
         gradient = nn.utils.clip_grad_norm_(self.glow.parameters(), self.options.clip_norm)
         set_learning_rate(
-            self.optimizer, self.options.learning_rate, step, self.options.warmup, self.config.schedule.steps
+            self.optimizer,
+            self.rate_scale * self.options.learning_rate,
+            step,
+            self.options.warmup,
+            self.config.schedule.steps,
         )
         self.optimizer.step()
         self.ema.update()
@@ -188,6 +195,8 @@ class GlowTask:
 
 class IGEBMTask:
     """Maximum likelihood by contrast with Langevin samples, with a replay buffer."""
+
+    rate_scale = 1.0
 
     def __init__(self, config: "Config", images: np.ndarray, seed: int, device: torch.device) -> None:
         options: IGEBMTraining = config.training
@@ -224,7 +233,8 @@ class IGEBMTask:
         self.optimizer.zero_grad()
         loss.backward()
         gradient = nn.utils.clip_grad_norm_(self.energy.parameters(), options.clip_norm)
-        set_learning_rate(self.optimizer, options.learning_rate, step, options.warmup, self.config.schedule.steps)
+        rate = self.rate_scale * options.learning_rate
+        set_learning_rate(self.optimizer, rate, step, options.warmup, self.config.schedule.steps)
         self.optimizer.step()
         self.buffer.put(chosen, x_minus)
         return {

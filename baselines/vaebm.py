@@ -5,19 +5,19 @@ https://arxiv.org/abs/2010.00654
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from baselines.common import batches, check_images, override, sample_in_blocks
+from baselines.common import batches, check_images, override
 from baselines.nvae import bound_name, log_p, unit_images
 from vaebm.checkpoints import Checkpoint
 from vaebm.checkpoints.models import build_vaebm
 from vaebm.energy import EnergyNetwork
 from vaebm.model import VAEBM, ChainSettings
-from vaebm.training.batches import to_uint8
+from vaebm.sampling import Sampling, draw_images, on_device, sample_in_blocks
 
 
 def seen_by_energy(energy: nn.Module) -> str:
@@ -30,11 +30,18 @@ class VAEBMSystem:
     """A VAEBM with the recipe of its card.
 
     Options (``from_checkpoint``): ``importance_samples`` K of the bound; ``steps``, ``step_size``, ``target`` ("paper" or
-    "official") of the chains; ``output`` ("mean" or "sample").
+    "official"), ``temperature``, ``metropolis`` of the chains; ``output`` ("mean" or "sample"), ``postprocess`` ("clamp" or
+    "minmax_per_image") of the images.
     """
 
     kind = "vaebm"
-    options = ("importance_samples", "steps", "step_size", "target", "output")
+    defaults: ClassVar[dict[str, Any]] = {
+        "importance_samples": 1,
+        "temperature": 1.0,
+        "metropolis": False,
+        "postprocess": "clamp",
+    }
+    options = (*defaults, "steps", "step_size", "target", "output")
 
     def __init__(
         self,
@@ -48,8 +55,10 @@ class VAEBMSystem:
         seed: int,
     ) -> None:
         self.model = model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.sampler = on_device(self.model, device)  # scores stay with the model as it was trained
         self.recipe, self.size, self.device, self.batch_size, self.seed = recipe, size, device, batch_size, seed
-        self.chain = ChainSettings(recipe["steps"], recipe["step_size"], recipe["target"])
+        self.chain = ChainSettings.from_json(recipe)
+        self.sampling = Sampling(self.chain, recipe["output"], recipe["postprocess"], seed)
         config = model.nvae.config
         self.image_shape = (config.image_size, config.image_size, config.image_channels)
         self.fingerprint = {
@@ -86,7 +95,7 @@ class VAEBMSystem:
         card = checkpoint.card
         return cls(
             build_vaebm(checkpoint, origin, nvae),
-            override({"importance_samples": 1, **card["sampling"]}, options, origin),
+            override({**cls.defaults, **card["sampling"]}, options, origin),
             size=card["size"],
             weights_hash=card["sha256"] + card["nvae"]["sha256"],
             device=device,
@@ -113,4 +122,4 @@ class VAEBMSystem:
         return sample_in_blocks(self._draw, seeds, self.image_shape)
 
     def _draw(self, seeds: Sequence[int]) -> np.ndarray:
-        return to_uint8(self.model.sample(seeds, self.chain, output=self.recipe["output"], seed=self.seed))
+        return draw_images(self.sampler, seeds, self.sampling)[0]

@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vaebm.errors import UserError, did_you_mean
+from vaebm.frozen import freeze
 from vaebm.model import OUTPUTS, VAEBM, ChainSettings, last
 from vaebm.training.atomic import write_atomically
 from vaebm.training.batches import to_uint8
@@ -107,9 +108,9 @@ def sample_in_blocks(
     return np.concatenate(parts + [draw(filled)[:n] for filled, n in blocks(seeds)])
 
 
-def on_device(model: VAEBM, device: str) -> VAEBM:
-    """Return the model where and as it is sampled: channels last, in eval mode, without gradients of its weights."""
-    return model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+def on_device(model: VAEBM, device: torch.device | str) -> VAEBM:
+    """Return a copy of the model where and as it is sampled: kernels normalised once, BatchNorm folded, no weight gradients."""
+    return freeze(model.to(device))
 
 
 def draw_images(

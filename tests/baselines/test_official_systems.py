@@ -87,7 +87,7 @@ def test_the_recipe_is_the_published_one_of_the_energy_network(
 ) -> None:
     recipe = load_system("vaebm", files(tmp_path, energy)).recipe
     assert recipe == {
-        "importance_samples": 1,
+        **VAEBMSystem.defaults,
         "steps": steps,
         "step_size": step_size,
         "target": "official",
@@ -107,7 +107,7 @@ def test_the_recipe_is_what_is_run_and_can_be_overridden(system: VAEBMSystem) ->
 def test_an_nvae_alone_is_one(images: np.ndarray) -> None:
     alone = load_system("nvae", NVAE_FILE)
     assert isinstance(alone, NVAESystem)
-    assert alone.recipe == {"importance_samples": 1, "temperature": 1.0, "output": "mean"}
+    assert alone.recipe == {"importance_samples": 1, "readjust_bn": 0, "temperature": 1.0, "output": "mean"}
     terms = load_system("vaebm", Path(PAIR)).score_terms(images)
     np.testing.assert_allclose(alone.score(images), terms["log_p"], rtol=1e-5)
     assert alone.sample((5,)).shape == (1, 32, 32, 3)

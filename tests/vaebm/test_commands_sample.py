@@ -34,7 +34,7 @@ def model() -> VAEBM:
     torch.manual_seed(1)
     energy = EnergyNetwork(TINY_ENERGY)
     data_dependent_init(energy, unit_images(16))
-    return on_device(VAEBM(lively_nvae(), energy), "cpu")
+    return VAEBM(lively_nvae(), energy).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def sample(checkpoint: Path, tmp_path: Path) -> Callable[..., np.ndarray]:
 
 
 def test_samples_are_the_models_own_with_the_cards_recipe(model: VAEBM, sample: Callable[..., np.ndarray]) -> None:
-    expected, _ = draw_images(model, [*range(5), *[0] * 11], Sampling(ChainSettings(**CARD_CHAIN)))
+    expected, _ = draw_images(on_device(model, "cpu"), [*range(5), *[0] * 11], Sampling(ChainSettings(**CARD_CHAIN)))
     assert sample().tobytes() == expected[:5].tobytes()
     assert sample("--batch-size", "1").tobytes() == expected[:5].tobytes()
 
@@ -96,8 +96,8 @@ def test_samples_are_the_models_own_with_the_cards_recipe(model: VAEBM, sample: 
 def test_every_option_takes_effect(
     model: VAEBM, sample: Callable[..., np.ndarray], options: list[str], sampling: Sampling
 ) -> None:
-    expected, _ = draw_images(model, [*range(2), *[0] * 14], sampling)
-    usual, _ = draw_images(model, [*range(2), *[0] * 14], Sampling(ChainSettings(**CARD_CHAIN)))
+    expected, _ = draw_images(on_device(model, "cpu"), [*range(2), *[0] * 14], sampling)
+    usual, _ = draw_images(on_device(model, "cpu"), [*range(2), *[0] * 14], Sampling(ChainSettings(**CARD_CHAIN)))
     assert sample(*options, n=2).tobytes() == expected[:2].tobytes()
     assert (expected[:2] != usual[:2]).any()
 
@@ -105,7 +105,7 @@ def test_every_option_takes_effect(
 def test_nvae_alone_gives_its_own_samples(
     model: VAEBM, checkpoint: Path, sample: Callable[..., np.ndarray], capsys: pytest.CaptureFixture
 ) -> None:
-    expected, _ = draw_images(model, [*range(3), *[0] * 13], Sampling(ChainSettings(0)))
+    expected, _ = draw_images(on_device(model, "cpu"), [*range(3), *[0] * 13], Sampling(ChainSettings(0)))
     for source in (checkpoint.with_name("nvae.safetensors"), checkpoint.with_name("checkpoint.pt")):
         assert sample(source=source, n=3).tobytes() == expected[:3].tobytes()
     arguments = [
@@ -128,7 +128,9 @@ def test_official_pair_is_sampled_with_the_official_target(
     loaded = load_model(pair)
     assert loaded.recipe["target"] == "official"
     assert set(loaded.sha256) == {"checkpoint.pt", "EBM.pth"}
-    expected, _ = draw_images(model, [*range(2), *[0] * 14], Sampling(ChainSettings(2, 0.05, "official")))
+    expected, _ = draw_images(
+        on_device(model, "cpu"), [*range(2), *[0] * 14], Sampling(ChainSettings(2, 0.05, "official"))
+    )
     assert sample("--steps", "2", "--step-size", "0.05", source=pair, n=2).tobytes() == expected[:2].tobytes()
 
 
@@ -188,7 +190,7 @@ def test_chains_writes_its_table_its_record_and_its_pictures(checkpoint: Path, t
     [
         (["sample", "--checkpoint", "{0}/missing.safetensors", "--to", "x.npz"], "missing.safetensors: no such file"),
         (["sample", "--checkpoint", "{0}/vaebm.safetensors,a,b", "--to", "x.npz"], "found 3 files"),
-        (["sample", "--checkpoint", "{0}/EBM.pth", "--to", "x.npz"], "EBM.pth holds an official energy"),
+        (["sample", "--checkpoint", "{0}/EBM.pth", "--to", "x.npz"], "an energy network alone"),
         (["sample", "--checkpoint", "{0}/vaebm.safetensors", "--to", "x.npz", "--step-size", "-1"], "step_size"),
         (["sample", "--checkpoint", "{0}/vaebm.safetensors", "--to", "x.npz", "--target", "papr"], "papr"),
         (["sample", "--checkpoint", "{0}/vaebm.safetensors", "--to", "x.npz", "--output", "meen"], "'mean'"),

@@ -82,26 +82,22 @@ class LoadedModel:
 
 
 def load_model(spec: str, flag: str = "--checkpoint") -> LoadedModel:
-    """Load ``FILE`` (native of kind "nvae" or "vaebm", or an official NVAE) or ``checkpoint.pt,EBM.pth`` (an official pair).
+    """Load what a user names as a checkpoint (see :func:`read_files`).
 
     Raises:
         UserError: a file is missing, damaged or of another kind, or the two do not belong together.
     """
-    first, *others = spec.split(",")
-    if len(others) > 1:
-        raise UserError(f"{flag} {spec}: found {len(others) + 1} files, needed FILE or checkpoint.pt,EBM.pth")
-    if others:
-        return _official_pair(first, others[0], flag)
-    checkpoint = load_checkpoint(Path(first)) if first.endswith(".safetensors") else _official(first, "nvae", flag)
+    checkpoint, nvae = read_files(spec)
     card = checkpoint.card
-    own = {checkpoint.path.name: card["sha256"]}
+    files = {checkpoint.path.name: card["sha256"]}
     try:
         if checkpoint.kind == "vaebm":
-            model, files = build_vaebm(checkpoint, first), {card["nvae"]["file"]: card["nvae"]["sha256"], **own}
+            model = build_vaebm(checkpoint, spec, nvae)
+            files = {card["nvae"]["file"]: card["nvae"]["sha256"], **files}
         elif checkpoint.kind == "nvae":
-            model, files = VAEBM(build_nvae(checkpoint, first), NoEnergy()), own
+            model = VAEBM(build_nvae(checkpoint, spec), NoEnergy())
         else:
-            raise UserError(f"{flag} {first}: found a checkpoint of kind {checkpoint.kind!r}, needed 'nvae' or 'vaebm'")
+            raise UserError(f"{flag} {spec}: found a checkpoint of kind {checkpoint.kind!r}, needed 'nvae' or 'vaebm'")
         return LoadedModel(model, dict(card["sampling"]), files, card.get("dataset"))
     except (
         KeyError,
@@ -112,22 +108,17 @@ def load_model(spec: str, flag: str = "--checkpoint") -> LoadedModel:
         raise UserError(f"{checkpoint.path.with_suffix('.json')}: {wrong}") from None
 
 
-def _official_pair(nvae_file: str, energy_file: str, flag: str) -> LoadedModel:
-    nvae, energy = _official(nvae_file, "nvae", flag), _official(energy_file, "energy", flag)
-    model = VAEBM(build_nvae(nvae, nvae_file), build_energy(energy, energy_file))
-    channels = {"NVAE": model.nvae.config.image_channels, "energy network": model.energy.config.image_channels}  # type: ignore[union-attr]
-    if len(set(channels.values())) > 1:
-        found = ", ".join(f"{name} of {count}-channel images" for name, count in channels.items())
-        raise UserError(f"{flag} {nvae_file},{energy_file}: found {found}, needed two of one data set")
-    files = {part.path.name: part.card["sha256"] for part in (nvae, energy)}
-    return LoadedModel(model, dict(energy.card["sampling"]), files, nvae.card.get("dataset"))
+def read_files(spec: str) -> tuple[Checkpoint, Checkpoint | None]:
+    """Read what a user names as a checkpoint: ``FILE.safetensors``, ``checkpoint.pt``, or ``checkpoint.pt,EBM.pth`` in either order.
 
+    Returns:
+        The checkpoint, and the NVAE of an official pair (a native one lies beside its energy and is read by :func:`build_vaebm`).
 
-def _official(file: str, kind: str, flag: str) -> Checkpoint:
-    from vaebm.checkpoints.official import read_official  # it builds on this module
+    Raises:
+        UserError: a file is missing, damaged or of another kind, or they do not belong together.
+    """
+    if spec.endswith(".safetensors"):
+        return load_checkpoint(Path(spec)), None
+    from vaebm.checkpoints.official import read_official_files  # it builds on this module
 
-    checkpoint = read_official(file, sha256=True)
-    if checkpoint.kind != kind:
-        order = "FILE, or checkpoint.pt,EBM.pth in this order"
-        raise UserError(f"{flag}: {file} holds an official {checkpoint.kind}, needed an {kind} there ({order})")
-    return checkpoint
+    return read_official_files([Path(file) for file in spec.split(",")])

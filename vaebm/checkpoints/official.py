@@ -195,6 +195,8 @@ def read_official_files(paths: Sequence[Path]) -> tuple[Checkpoint, Checkpoint |
     Raises:
         UserError: a file cannot be read, there are two of a kind, or an energy network comes without its NVAE.
     """
+    if len(paths) > 2:
+        raise UserError(f"{','.join(map(str, paths))}: found {len(paths)} files, needed FILE or checkpoint.pt,EBM.pth")
     found: dict[str, Checkpoint] = {}
     for path in paths:
         checkpoint = read_official(path, sha256=True)

@@ -90,15 +90,20 @@ def estimate(
     log_px, kl, bound = [], [], []
     for start in tqdm(range(0, len(images), batch_size), unit="batch", disable=not progress):
         part = images[start : start + batch_size]
-        if config.likelihood == "bernoulli":
-            noise = uniform(seed, content_keys(part), "binarise", part.shape[1:])
-            part = binarise(part, noise.numpy())
+        part = as_modelled(nvae, part, seed)
         x = from_uint8(part, next(nvae.parameters()).device)
         terms = nvae.elbo(x, next(posterior_noise(nvae, part, 1, seed)))
         log_px.append(terms[0].double().cpu())
         kl.append(terms[1].double().cpu())
         bound.append(nvae.log_prob_bound(x, posterior_noise(nvae, part, importance_samples, seed)).cpu())
     return Likelihood(torch.cat(log_px).numpy(), torch.cat(kl).numpy(), torch.cat(bound).numpy(), importance_samples)
+
+
+def as_modelled(nvae: NVAE, images: np.ndarray, seed: int) -> np.ndarray:
+    """Return uint8 images (N, H, W, C) as the likelihood takes them: for a Bernoulli binarised by noise keyed by the image."""
+    if nvae.config.likelihood != "bernoulli":
+        return images
+    return binarise(images, uniform(seed, content_keys(images), "binarise", images.shape[1:]).numpy())
 
 
 def posterior_noise(nvae: NVAE, images: np.ndarray, samples: int, seed: int) -> Iterator[list[Tensor]]:
