@@ -3,6 +3,7 @@
 python -m vaebm train vae --config mini-cifar10 --out runs/vae
 python -m vaebm train ebm --config mini-cifar10 --vae-from runs/vae --out runs/ebm --seed 0
 python -m vaebm export runs/ebm --step 300 --to vaebm.safetensors
+python -m vaebm export runs/ebm --select distance --to vaebm.safetensors
 python -m vaebm convert checkpoint.pt,EBM.pth vaebm.safetensors
 python -m vaebm info checkpoint.pt
 python -m vaebm sample --checkpoint vaebm.safetensors --num-images 50000 --to samples.npz --device cuda

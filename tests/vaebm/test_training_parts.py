@@ -1,6 +1,5 @@
-"""The parts of training: batches, averaged weights, replay buffer, guard, clipping, KL balancing, run records."""
+"""The parts of training: batches, averaged weights, replay buffer, clipping, KL balancing, run records."""
 
-from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,10 @@ from vaebm.errors import UserError
 from vaebm.training.batches import Batches, to_uint8, to_unit
 from vaebm.training.ebm import clip_by_second_moment
 from vaebm.training.ema import EMA
-from vaebm.training.guard import EnergyGuard
-from vaebm.training.loop import Diverged
+from vaebm.training.precision import Precision
 from vaebm.training.record import read_run, record_run
 from vaebm.training.replay import ReplayBuffer
-from vaebm.training.vae import balance_kl
+from vaebm.training.vae import VAETraining, balance_factors, balance_kl
 
 
 def numbered(n: int) -> np.ndarray:
@@ -110,90 +108,56 @@ def test_average_resumes_where_it_was() -> None:
 # Replay buffer
 
 
-@given(size=st.integers(1, 7), pushes=st.lists(st.integers(1, 9), min_size=1, max_size=6))
-def test_buffer_keeps_the_newest_entries(size: int, pushes: list[int]) -> None:
-    buffer, reference, count = ReplayBuffer(size, [(1,), (2, 1)]), deque(maxlen=size), 0
-    for n in pushes:
-        values = torch.arange(count, count + n).float()
-        count += n
-        reference.extend(values.tolist())
-        buffer.push([values.view(n, 1), -values.view(n, 1, 1).expand(n, 2, 1)])
-    assert buffer.filled == len(reference)
-    assert sorted(buffer.stored[0][: buffer.filled].flatten().tolist()) == sorted(reference)
-    assert torch.equal(buffer.stored[1][:, 0, 0], -buffer.stored[0][:, 0])  # groups stay together
+@given(size=st.integers(1, 20), lanes=st.integers(1, 4), pushes=st.integers(1, 9))
+def test_buffer_keeps_the_newest_entries_of_every_lane(size: int, lanes: int, pushes: int) -> None:
+    buffer, rows = ReplayBuffer(size, lanes, [(1,), (2, 1)]), -(-size // lanes)
+    for push in range(pushes):
+        values = torch.arange(lanes).float() + 100 * push
+        buffer.push([values.view(lanes, 1), -values.view(lanes, 1, 1).expand(lanes, 2, 1)])
+    assert buffer.filled == min(rows, pushes)
+    for lane in range(lanes):
+        kept = sorted(buffer.stored[0][: buffer.filled, lane, 0].tolist())
+        assert kept == [lane + 100 * push for push in range(pushes)][-rows:]
+    assert torch.equal(buffer.stored[1][:, :, 0, 0], -buffer.stored[0][:, :, 0])  # groups stay together
 
 
-def test_buffer_replaces_the_asked_share_of_starts_and_keeps_groups_together() -> None:
-    buffer = ReplayBuffer(10, [(1,), (1, 1)])
-    fresh = [torch.zeros(4000, 1), torch.zeros(4000, 1, 1)]
+def test_buffer_replaces_the_asked_share_of_starts_by_any_row_of_the_own_lane_and_keeps_groups_together() -> None:
+    n = 4000
+    buffer, lane = ReplayBuffer(3 * n, n, [(1,), (1, 1)]), torch.arange(n)
+    fresh = [torch.zeros(n, 1), torch.zeros(n, 1, 1)]
     torch.manual_seed(0)
     assert torch.equal(buffer.mix(fresh, 1.0)[0], fresh[0])  # nothing is stored yet
-    values = torch.arange(1.0, 11)
-    buffer.push([values.view(10, 1), -values.view(10, 1, 1)])
+    for row in range(1, 4):
+        values = (lane + row * n).float().view(n, 1)
+        buffer.push([values, -values.view(n, 1, 1)])
     a, b = buffer.mix(fresh, 0.3)
     assert torch.equal(a.flatten(), -b.flatten())
-    assert abs((a != 0).float().mean() - 0.3) < 4 * (0.21 / 4000) ** 0.5
-    assert set(a.flatten().tolist()) == set(range(11))
+    replaced = a.flatten() != 0
+    assert abs(replaced.float().mean() - 0.3) < 4 * (0.21 / n) ** 0.5
+    assert torch.equal(a.flatten()[replaced].long() % n, lane[replaced])
+    rows = torch.bincount((a.flatten()[replaced] / n).long())[1:] / replaced.sum()
+    assert (rows - 1 / 3).abs().max() < 4 * (2 / 9 / (0.3 * n)) ** 0.5
     assert (buffer.mix(fresh, 1.0)[0] != 0).all()
     assert torch.equal(buffer.mix(fresh, 0.0)[0], fresh[0])
-    assert torch.equal(fresh[0], torch.zeros(4000, 1))
+    assert torch.equal(fresh[0], torch.zeros(n, 1))
 
 
 def test_buffer_resumes_with_its_content_and_position() -> None:
-    first, second = ReplayBuffer(4, [(1,)]), ReplayBuffer(4, [(1,)])
-    first.push([torch.arange(1.0, 7).view(6, 1)[:3]])
+    first, second = ReplayBuffer(4, 2, [(1,)]), ReplayBuffer(4, 2, [(1,)])
+    first.push([torch.tensor([[1.0], [2.0]])])
     second.load_state_dict(first.state_dict())
     for buffer in (first, second):
-        buffer.push([torch.tensor([[7.0], [8.0]])])
+        for value in (3.0, 5.0):
+            buffer.push([torch.tensor([[value], [value + 1]])])
     assert torch.equal(first.stored[0], second.stored[0])
-    assert (first.next, first.filled) == (second.next, second.filled) == (1, 4)
+    assert first.stored[0].flatten().tolist() == [5, 6, 3, 4]
+    assert (first.next, first.filled) == (second.next, second.filled) == (1, 2)
 
 
 def test_buffer_of_size_zero_does_nothing() -> None:
-    buffer, fresh = ReplayBuffer(0, [(1,)]), [torch.ones(3, 1)]
+    buffer, fresh = ReplayBuffer(0, 3, [(1,)]), [torch.ones(3, 1)]
     buffer.push(fresh)
     assert torch.equal(buffer.mix(fresh, 1.0)[0], fresh[0])
-
-
-# Guard
-
-
-def feed(guard: EnergyGuard, gaps: list[float]) -> None:
-    for gap in gaps:
-        guard.check({"gap": gap})
-
-
-def test_guard_ignores_the_large_gaps_of_a_young_network() -> None:
-    guard = EnergyGuard(4, 0.1)
-    feed(guard, [5.0] * 50)
-    assert not guard.armed
-
-
-def test_guard_arms_after_one_healthy_window_and_then_fires_at_the_limit() -> None:
-    guard = EnergyGuard(4, 0.1)
-    feed(guard, [5.0] * 4 + [0.1] * 3)
-    assert not guard.armed
-    feed(guard, [0.0])
-    assert guard.armed
-    feed(guard, [0.1] * 8)
-    with pytest.raises(Diverged, match=r"0\.200 over 4 updates, limit 0\.1"):
-        guard.check({"gap": 0.5})
-
-
-def test_guard_waits_for_a_full_window_before_it_arms() -> None:
-    guard = EnergyGuard(4, 0.1)
-    feed(guard, [0.0] * 3)
-    assert not guard.armed
-
-
-def test_guard_returns_the_window_mean_and_resumes_armed() -> None:
-    first, second = EnergyGuard(2, 0.1), EnergyGuard(2, 0.1)
-    assert [first.check({"gap": gap}) for gap in (0.1, 0.0, -0.1)] == pytest.approx([0.1, 0.05, -0.05])
-    second.load_state_dict(first.state_dict())
-    assert second.armed
-    for guard in (first, second):
-        with pytest.raises(Diverged):
-            guard.check({"gap": 9.0})
 
 
 # Gradient clipping
@@ -233,6 +197,69 @@ def test_balanced_kl_weights_groups_by_size_and_kl_with_mean_one() -> None:
     torch.testing.assert_close(kl.grad, gamma.expand(2, 2))  # the weights themselves carry no gradient
     equal = torch.full((3, 2), 2.0)
     torch.testing.assert_close(balance_kl(equal, torch.ones(2)), equal.sum(1))
+
+
+def test_released_balance_follows_its_formula() -> None:
+    shapes = [(2, 4, 4)] * 3 + [(2, 8, 8)] * 6 + [(2, 16, 16)] * 2
+    factors, offset = balance_factors("official", shapes)
+    alpha = torch.tensor([1 / 3] * 3 + [4 / 6] * 6 + [16 / 2] * 2)
+    torch.testing.assert_close(factors, (1 / 3) / alpha)
+    kl = torch.rand(5, 11)
+    raw = (kl.mean(0) + 0.01) / alpha
+    torch.testing.assert_close(balance_kl(kl, factors, offset), (kl * raw / raw.mean()).sum(1))
+
+
+def test_balance_by_size_counts_latents() -> None:
+    factors, offset = balance_factors("size", [(2, 4, 4), (3, 8, 8)])
+    assert factors.tolist() == [32.0, 192.0]
+    assert offset.tolist() == pytest.approx([0.01, 0.01])
+
+
+# Schedules of stage 1
+
+
+def test_kl_weight_of_ours_and_of_the_released_code() -> None:
+    ours = VAETraining(steps=1000, kl_anneal=0.3, kl_start=0.05)
+    assert ours.beta(150) == pytest.approx(0.05 + 0.95 * 0.5)
+    released = VAETraining(steps=100_000, kl_anneal=0.3, kl_start=0.0, kl_const=1e-4, kl_floor=1e-4)
+    assert released.beta(5) == released.beta(10) == released.beta(13) == 1e-4
+    assert released.beta(15_010) == pytest.approx(0.5)
+    for training in (ours, released):
+        assert training.beta(int(0.31 * training.steps)) == training.beta(training.steps) == 1
+
+
+def test_rate_warms_up_and_falls_along_a_cosine_to_its_minimum() -> None:
+    training = VAETraining(steps=110, warmup_steps=10, learning_rate=1.0, learning_rate_min=0.2)
+    assert [training.rate(step) for step in (1, 5, 10)] == pytest.approx([0.1, 0.5, 1.0])
+    assert training.rate(60) == pytest.approx(0.6)
+    assert training.rate(110) == pytest.approx(0.2)
+
+
+def test_epochs_become_updates_by_the_size_of_the_data() -> None:
+    training = VAETraining(steps=0, epochs=3, warmup_steps=0, warmup_epochs=0.5, batch_size=8).in_updates(70)
+    assert (training.steps, training.warmup_steps) == (24, 4)
+    assert training.in_updates(1000) == training
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"epochs": 3}, "steps = 20000 and epochs = 3"),
+        ({"steps": 0}, "exactly one"),
+        ({"warmup_epochs": 1}, "warmup_epochs = 1"),
+        ({"kl_balance": "sizes"}, "'sizes'"),
+        ({"precision": "fp8"}, "'fp8'"),
+        ({"batch_size": 0}, "batch_size = 0"),
+    ],
+)
+def test_stage_one_names_a_wrong_option(change: dict, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        VAETraining(**change)
+
+
+def test_float16_on_a_cpu_is_refused_by_its_flag() -> None:
+    with pytest.raises(UserError, match=r"vae\.precision = .fp16.*--device cpu.*bf16"):
+        Precision("fp16", torch.device("cpu"), "vae.precision")
 
 
 # The record of a run

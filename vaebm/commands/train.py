@@ -1,4 +1,9 @@
-"""``python -m vaebm train vae|ebm``: train one stage of a setting and export it."""
+"""``python -m vaebm train vae|ebm``: train one stage of a setting and export it.
+
+Several processes train together under torchrun, one per GPU or with gloo on the CPU; the batch size stays that of the whole::
+
+    torchrun --nproc-per-node 8 -m vaebm train vae --config cifar10 --out runs/vae --device cuda --vae.precision bf16
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +18,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 def main(arguments: Sequence[str]) -> int:
     """Run the verb; return the exit code."""
+    from vaebm import parallel
     from vaebm.training.stages import STAGES, Run, Settings, train
 
     if not arguments or arguments[0] not in STAGES:
@@ -21,6 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     stage, *rest = arguments
     options = parse(_train_parser(stage), [_config_path(rest, i) for i in range(len(rest))])
     use_device(options.device, options.threads)
+    device = parallel.start(options.device)
+    first = parallel.rank() == 0
     settings = Settings(
         **{name: getattr(options, name) for name in ("dataset", "size", "validation")},
         **{name: options[name] for name in ("nvae", "vae", "vae_output", "energy", "ebm", "ebm_output")},
@@ -36,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
             command=f"python -m vaebm train {stage} " + " ".join(_without_folders(rest)),
             seed=options.seed,
             data_root=options.data_root,
-            device=options.device,
+            device=str(device),
             resume=options.resume,
             progress=not options.no_progress,
             vae=options.get("vae_from"),
@@ -44,7 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     if exported is None:
         return 130
-    print(exported)
+    if first:
+        print(exported)
     return 0
 
 

@@ -5,12 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from vaebm.errors import UserError
+from vaebm.parallel import rank
+from vaebm.training.atomic import write_atomically
 
 FILE = "run.json"
+FREE = (
+    "command",
+    "guard_retries",
+)  # the same settings can be asked for in other words; a stopped run may be given more retries
 
 
 def record_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
     """Write ``settings`` to the run folder, or, for a resumed run, hold them against what is there.
+
+    What does not change the updates made so far may change: the words of the command, and how often the guard may still retry.
 
     Raises:
         UserError: a resumed run has other settings than it was started with (the first difference is named), or the folder cannot be
@@ -20,15 +28,14 @@ def record_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
     plain = json.loads(json.dumps(settings))  # tuples become lists, as they will be read back
     if resume and path.exists():
         before = json.loads(path.read_text())
-        # The same settings can be asked for in other words.
-        difference = next((d for d in _differences(before, plain) if d[0] != "command"), None)
+        difference = next((d for d in _differences(before, plain) if d[0].split(".")[-1] not in FREE), None)
         if difference:
             key, then, now = difference
             raise UserError(f"--resume: {key} is now {now!r}, but the run in {folder} was started with {then!r}")
-    elif not (folder / "checkpoint.pt").exists():
+    elif rank() == 0 and not (folder / "checkpoint.pt").exists():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(plain, indent=1) + "\n")
+            write_atomically(path, lambda partial: partial.write_text(json.dumps(plain, indent=1) + "\n"))
         except OSError as error:
             raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
 

@@ -2,27 +2,35 @@
 
 The number of a VAEBM always contains checkpoint selection: training is stopped by hand before it explodes. Here
 
-1. a run's checkpoint is its newest healthy state: the last one kept before the guard stopped the run, or its end;
+1. a run's checkpoint is one of:
+   * ``newest`` (default): the end of the run, or the healthy state that the guard went back to when it stopped it;
+   * ``guard``: the newest kept state that is healthy, i.e. that a full window of updates without an alarm followed;
+   * ``distance``: among all healthy kept states the one that point 2 puts nearest;
 2. its number of chain steps is the one on a fixed ladder whose samples lie nearest to held-out training images;
 3. among runs (seeds), the nearest one is taken.
 
-"Near" is the Frechet distance between Gaussians fitted to images reduced to 4x4 pixels (48 numbers: colour and layout; it sees neither
-sharpness nor objects). The rule looks at images of the training distribution only, never at an out-of-distribution set.
+"Near" is by default the Frechet distance between Gaussians fitted to images reduced to 4x4 pixels (48 numbers: colour and layout; it sees
+neither sharpness nor objects). The rule looks at images of the training distribution only, never at an out-of-distribution set.
 """
 
 import json
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaebm.errors import UserError
 from vaebm.model import VAEBM, ChainSettings
+from vaebm.training.atomic import write_atomically
 from vaebm.training.batches import from_uint8
 
+SELECTS = ("newest", "guard", "distance")
+SAMPLES = 256
 LADDER = (0, 1, 2, 4, 8, 12, 16)
 REDUCED = 4  # pixels per side
 
@@ -58,9 +66,10 @@ def choose_steps(
     held_out: np.ndarray,
     chain: ChainSettings,
     *,
-    n: int = 256,
+    n: int = SAMPLES,
     ladder: tuple[int, ...] = LADDER,
     batch_size: int = 64,
+    features: Callable[[Tensor], np.ndarray] = reduce_images,
 ) -> tuple[int, list[Candidate]]:
     """Return the number of steps that the rule picks, and what was found for every number on the ladder.
 
@@ -68,9 +77,13 @@ def choose_steps(
         held_out: uint8 (M, H, W, C), M above 48: training images that were not trained on.
         chain: step size and target; its number of steps is ignored.
         n: samples.
+        features: maps images (N, C, H, W) in [0, 1] to float64 (N, D), between which the distance is taken; M and n above D.
+
+    Raises:
+        UserError: no energy, or no chain, stays finite. (A rung whose samples do not is left out.)
     """
     real = from_uint8(held_out)
-    reference = reduce_images(real)
+    reference = features(real)
     with torch.no_grad():
         energies = torch.cat([model.energy(part) for part in real.split(batch_size)]).double()
     longest = ChainSettings(max(ladder), chain.step_size, chain.target)
@@ -85,13 +98,31 @@ def choose_steps(
     for steps, parts in samples.items():
         with torch.no_grad():
             mean = float(torch.cat([model.energy(part) for part in parts]).double().mean())
-        distance = frechet_distance(reduce_images(torch.cat(parts)), reference)
+        if not math.isfinite(mean - float(energies.mean())):
+            continue
+        distance = frechet_distance(features(torch.cat(parts)), reference)
         found.append(
             Candidate(steps, round(distance, 4), round((mean - float(energies.mean())) / float(energies.std()), 3))
+        )
+    if not found:
+        raise UserError(
+            "energies are not finite: training exploded, or its chains do (step_size); name an earlier update with --step"
         )
     return min(found, key=lambda candidate: candidate.distance).steps, found
 
 
-def write_selection(path: Path, steps: int, found: list[Candidate], **details: Any) -> None:
-    """Keep the choice and everything it was made from beside the run."""
-    path.write_text(json.dumps({"steps": steps, **details, "candidates": [asdict(c) for c in found]}, indent=1) + "\n")
+def write_selection(
+    path: Path, found: Mapping[int, list[Candidate]], *, rule: str, update: int, steps: int, n: int, seed: int
+) -> None:
+    """Keep the choice and everything it was made from.
+
+    Args:
+        found: for every update that was compared, what was found for every number of steps.
+        rule: of ``SELECTS``, or ``"step"`` where the update was named.
+        update, steps: the choice.
+        n: samples per candidate.
+        seed: of the run.
+    """
+    candidates = [{"update": at, **asdict(candidate)} for at, rungs in found.items() for candidate in rungs]
+    choice = {"rule": rule, "update": update, "steps": steps, "n": n, "seed": seed, "candidates": candidates}
+    write_atomically(path, lambda partial: partial.write_text(json.dumps(choice, indent=1) + "\n"))

@@ -1,25 +1,29 @@
 """The two stages from images to an exported checkpoint."""
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from vaebm.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from vaebm.checkpoints.models import build_nvae
 from vaebm.data import load_images
 from vaebm.energy import EnergyConfig
-from vaebm.errors import UserError
+from vaebm.errors import UserError, did_you_mean
 from vaebm.model import VAEBM
 from vaebm.noise import content_keys, normal, seed_step
 from vaebm.nvae import NVAE, NVAEConfig
+from vaebm.parallel import rank, world_size
 from vaebm.training.batches import from_uint8
 from vaebm.training.ebm import EBMTask, EBMTraining
-from vaebm.training.loop import Schedule, fit, last_logged, restore
+from vaebm.training.guard import GuardSettings
+from vaebm.training.loop import Schedule, fit, kept_states, last_logged, read_ledger, restore
 from vaebm.training.record import read_run, record_run
-from vaebm.training.selection import choose_steps, write_selection
+from vaebm.training.selection import SAMPLES, SELECTS, Candidate, choose_steps, write_selection
 from vaebm.training.vae import VAETask, VAETraining
 
 STAGES = ("vae", "ebm")
@@ -93,18 +97,35 @@ def train(stage: str, settings: Settings, run: Run) -> Path | None:
     if frozen is not None:
         recorded |= {"nvae_sha256": frozen.card["sha256"], "nvae_file": frozen.path.name}
     record_run(run.folder, recorded, resume=run.resume)
-    if frozen is not None:
+    if frozen is not None and rank() == 0:
         # The frozen model travels with the run, so that a later export needs no other folder.
         save_checkpoint(run.folder / frozen.path.name, frozen.weights, frozen.card, half=True)
     task = make_task(stage, settings, run.seed, device, frozen, run.data_root)
     output = settings.vae_output if stage == "vae" else settings.ebm_output
-    steps = settings.vae.steps if stage == "vae" else settings.ebm.steps
-    outcome = fit(task, run.folder, output.schedule(steps), seed=run.seed, resume=run.resume, progress=run.progress)
+    steps = task.training.steps
+    outcome = fit(
+        task,
+        run.folder,
+        output.schedule(steps),
+        seed=run.seed,
+        guard=settings.vae if stage == "vae" else settings.ebm,
+        resume=run.resume,
+        progress=run.progress,
+    )
     if outcome.interrupted:
         return None
     if not (run.folder / "checkpoint.pt").exists():
         raise UserError(f"{run.folder}: nothing healthy to export; {outcome.stopped}")
-    return export(run.folder, run.folder / f"{run.name}.safetensors", data_root=run.data_root)
+    path = run.folder / f"{run.name}.safetensors"
+    return export(run.folder, path, data_root=run.data_root) if _first_alone() else path
+
+
+def _first_alone() -> bool:
+    """Dissolve the group of processes: return whether this is the first one, which does alone what is left to do."""
+    first = rank() == 0
+    if world_size() > 1:
+        dist.destroy_process_group()
+    return first
 
 
 def make_task(
@@ -140,46 +161,74 @@ def read_nvae(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def export(folder: Path, path: Path, *, step: int | None = None, data_root: str | None = None) -> Path:
+def export(
+    folder: Path,
+    path: Path,
+    *,
+    step: int | None = None,
+    select: str = "newest",
+    samples: int = SAMPLES,
+    data_root: str | None = None,
+) -> Path:
     """Write the averaged weights of a run as a native checkpoint.
 
     Args:
-        step: a kept update (``step-000300.pt``); the newest state without it.
+        step: a kept update (``step-000300.pt``), instead of a rule.
+        select: the rule that finds the update, see :mod:`vaebm.training.selection`.
+        samples: per candidate, for the distance to held-out images.
 
     Raises:
-        UserError: the run has no such update.
+        UserError: the run has no such update, or none that the rule may take.
     """
     recorded = read_run(folder)
     stage, settings = recorded["stage"], settings_from_json(recorded["settings"])
-    source = folder / ("checkpoint.pt" if step is None else f"step-{step:06d}.pt")
-    if not source.is_file():
-        kept = ", ".join(str(int(p.stem[5:])) for p in sorted(folder.glob("step-*.pt"))) or "none"
-        raise UserError(f"{folder}: update {step} was not kept (kept: {kept})")
+    sources = _candidates(folder, step, select, settings.ebm if stage == "ebm" else settings.vae)
+    if stage == "vae" and select == "distance":
+        raise UserError("--select distance compares lengths of chains, and stage 1 has none; needed newest or guard")
     frozen = load_checkpoint(folder / recorded["nvae_file"]) if stage == "ebm" else None
     task = make_task(stage, settings, recorded["seed"], torch.device("cpu"), frozen, data_root)
-    update = restore(source, task)
+    rule = select if step is None else "step"
+    found: dict[int, list[Candidate]] = {}
+    if isinstance(task, EBMTask):
+        held_out = validation_images(settings, data_root)
+        for update, source in sources.items():
+            restore(source, task)
+            _, found[update] = choose_steps(task.averaged(), held_out, settings.ebm.chain, n=samples)
+        best, update = min(
+            ((candidate, update) for update, rungs in found.items() for candidate in rungs),
+            key=lambda pair: pair[0].distance,
+        )
+    else:
+        (update,) = sources
+    restore(sources[update], task)
     architecture: dict[str, Any] = {"nvae": settings.nvae.to_json()}
     training: dict[str, Any] = {
         "command": recorded["command"],
         "seed": recorded["seed"],
         "update": update,
+        "selection": rule,
         "minutes": round(task.stopwatch.seconds / 60, 1),
         "final": last_logged(folder, update),
-        **({"stopped": stopped.read_text().strip()} if (stopped := folder / "stopped.txt").exists() else {}),
+        **_guard_record(folder),
     }
     model = task.averaged()
     if isinstance(model, VAEBM):
         assert frozen is not None
-        held_out = validation_images(settings, data_root)
-        steps, found = choose_steps(model, held_out, settings.ebm.chain)
-        write_selection(path.with_suffix(".selection.json"), steps, found, update=update, seed=recorded["seed"])
-        best = min(found, key=lambda candidate: candidate.distance)
+        write_selection(
+            path.with_suffix(".selection.json"),
+            found,
+            rule=rule,
+            update=update,
+            steps=best.steps,
+            n=samples,
+            seed=recorded["seed"],
+        )
         training["validation"] = {
-            "rule": "docs/ood.md",
+            "rule": "docs/ood.md" + {"newest": "", "step": ", chain steps only"}.get(rule, f", --select {rule}"),
             "samples_distance_4x4": best.distance,
             "relative_energy_gap": best.relative_gap,
         }
-        card = {"kind": "vaebm", "sampling": {**settings.ebm.chain.to_json(), "steps": steps, "output": "mean"}}
+        card = {"kind": "vaebm", "sampling": {**settings.ebm.chain.to_json(), "steps": best.steps, "output": "mean"}}
         architecture = {"energy": settings.energy.to_json()}
         training = {**training, "settings": asdict(settings.ebm)}
         # Energies of several seeds share one NVAE: it lies beside them once, and its hash binds them to it.
@@ -199,6 +248,51 @@ def export(folder: Path, path: Path, *, step: int | None = None, data_root: str 
     }
     save_checkpoint(path, weights, card, half=True)
     return path
+
+
+def _candidates(folder: Path, step: int | None, select: str, guard: GuardSettings) -> dict[int, Path]:
+    """The states that an export may take, by update."""
+    kept = kept_states(folder)
+    names = ", ".join(map(str, kept)) or "none"
+    if select not in SELECTS:
+        raise UserError(f"--select {select}: unknown rule.{did_you_mean(select, SELECTS)}")
+    if step is not None:
+        if select != "newest":
+            raise UserError(f"--step {step} names an update and --select {select} finds one: needed one of the two")
+        if step not in kept:
+            raise UserError(f"{folder}: update {step} was not kept (kept: {names})")
+        return {step: kept[step]}
+    newest = folder / "checkpoint.pt"
+    if not newest.is_file():
+        raise UserError(f"{folder}: holds no state yet")
+    ledger, update = read_ledger(folder, guard)
+    if update == 0:
+        raise UserError(f"{folder}: nothing trained to export: its state is update 0")
+    if select == "newest":
+        return {update: newest}
+    if not guard.guard_window:
+        raise UserError(f"--select {select}: this run was not guarded (guard_window = 0); name an update with --step")
+    states = sorted({**kept, update: newest}.items())
+    healthy = {at: source for at, source in states if at and ledger.is_healthy(at, update)}
+    if not healthy:
+        raise UserError(
+            f"--select {select}: no state in {folder} was followed by {guard.guard_window} updates without an alarm (kept: {names}); "
+            "export the newest one without --select, or name one with --step"
+        )
+    return healthy if select == "distance" else dict([max(healthy.items())])
+
+
+def _guard_record(folder: Path) -> dict[str, Any]:
+    """What the card says about alarms of the guard; nothing for a run without one."""
+    record: dict[str, Any] = {}
+    if (stopped := folder / "stopped.txt").exists():
+        record["stopped"] = stopped.read_text().strip()
+    if (report := folder / "guard.json").exists():
+        told = json.loads(report.read_text())
+        # The values of the windows stay with the run.
+        alarms = [{key: value for key, value in alarm.items() if key != "seen"} for alarm in told["alarms"]]
+        record["guard"] = {**{key: told[key] for key in ("state", "use", "attempt", "rate_scale")}, "alarms": alarms}
+    return record
 
 
 def validation_images(settings: Settings, data_root: str | None) -> np.ndarray:
