@@ -2,6 +2,7 @@
 
 python benchmarks/update_docs.py results                         # folder of a finished `benchmark.py --suite ood`
 python benchmarks/update_docs.py results --seeds results-seeds --selections runs/*/*.selection.json   # and the trained seeds
+python benchmarks/update_docs.py --text docs/measured.md:langevin=langevin.txt          # what another script here printed
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from vaebm.cli import parse, run
+from vaebm.cli import named, parse, run
 from vaebm.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,16 +21,21 @@ ROOT = Path(__file__).resolve().parent.parent
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fill the marked places of README.md, TRAINING.md and docs/measured.md."""
     options = ArgumentParser(prog="update_docs.py", exit_on_error=False, allow_abbrev=False)
-    options.add_argument("results", type=Path, help="folder of a finished run of the bundled systems")
+    options.add_argument("results", type=Path, nargs="?", help="folder of a finished run of the bundled systems")
+    options.add_argument("--text", type=str, action="append", default=[], metavar="PAGE:MARK=FILE", help="printed text")
     options.add_argument("--seeds", type=Path, default=None, help="folder of a finished run of the trained seeds")
     options.add_argument(
         "--selections", type=Path, nargs="*", default=[], help="what the selection rule wrote, one file per seed"
     )
     given = parse(options, arguments)
-    tables, made = read(given.results)
-    fill(ROOT / "README.md", "ood", f"{rows_of(tables)}\n\n{made}")
-    fill(ROOT / "docs" / "measured.md", "ood", f"{made}\n\n{tables}")
-    fill(ROOT / "TRAINING.md", "bundled", bundled_table())
+    for place, path in named("--text", given.text).items():
+        page, _, mark = place.partition(":")
+        fill(ROOT / page, mark, Path(path).read_text().strip())
+    if given.results is not None:
+        tables, made = read(given.results)
+        fill(ROOT / "README.md", "ood", f"{rows_of(tables)}\n\n{made}")
+        fill(ROOT / "docs" / "measured.md", "ood", f"{made}\n\n{tables}")
+        fill(ROOT / "TRAINING.md", "bundled", bundled_table())
     if given.seeds is not None:
         tables, made = read(given.seeds)
         fill(ROOT / "TRAINING.md", "seeds", f"{rows_of(tables)}\n\n{made}")

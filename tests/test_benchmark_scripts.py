@@ -56,6 +56,17 @@ def test_update_docs_fills_the_marks_and_leaves_the_rest(tmp_path: Path, monkeyp
     assert "| b |" in (tmp_path / "docs/measured.md").read_text()
 
 
+def test_update_docs_fills_a_mark_with_printed_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = script("update_docs")
+    monkeypatch.setattr(update, "ROOT", tmp_path)
+    (tmp_path / "page.md").write_text("a <!-- x:begin -->old<!-- x:end --> b")
+    (tmp_path / "out.txt").write_text("| 1 |\n")
+    assert update.main(["--text", f"page.md:x={tmp_path / 'out.txt'}"]) == 0
+    assert (tmp_path / "page.md").read_text() == "a <!-- x:begin -->\n| 1 |\n<!-- x:end --> b"
+    with pytest.raises(UserError, match="the marks"):
+        update.main(["--text", f"page.md:y={tmp_path / 'out.txt'}"])
+
+
 def test_update_docs_refuses_a_folder_without_results(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not the results of a finished run"):
         script("update_docs").main([str(tmp_path)])

@@ -109,7 +109,9 @@ class EnergyNetwork(nn.Module):
         h = swish(self.conv1(x))
         for block in self.blocks:
             h = block(h)
-        return self.linear(h.sum((2, 3))).squeeze(1)
+        # Energies grow large while their differences count: the sum and the head stay in float32 under mixed precision.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.linear(h.to(self.linear.weight.dtype).sum((2, 3))).squeeze(1)
 
     def convolutions(self) -> list[Conv2d]:
         """The weight-normalised convolutions, in the order in which they are applied."""

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vaebm.atomic import write_atomically
 from vaebm.errors import UserError, did_you_mean
 from vaebm.frozen import freeze
 from vaebm.model import OUTPUTS, VAEBM, ChainSettings, last
-from vaebm.training.atomic import write_atomically
 from vaebm.training.batches import to_uint8
 
 SAMPLE_BLOCK = 16

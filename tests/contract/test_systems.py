@@ -29,6 +29,9 @@ OTHER: dict[str, tuple[Any, Any]] = {
     "steps": (2, 3),
     "step_size": (0.1, 0.2),
     "target": ("official", "paper"),
+    "metropolis": (True, False),
+    "postprocess": ("minmax_per_image", "clamp"),
+    "readjust_bn": (2, 3),
     "noise_scale": (0.1, 0.2),
     "gradient_clip": (1e-4, 1e-3),
 }

@@ -107,8 +107,8 @@ def test_option_takes_effect(training: VAETraining | EBMTraining, base: dict[typ
 
 @pytest.mark.parametrize("clamp", [True, False])
 def test_mean_negatives_leave_the_range_of_images_unless_clamped(clamp: bool) -> None:
-    nvae = lively_nvae()
-    task = EBMTask(nvae, TINY_ENERGY, tiny_images(), replace(EBM, clamp_mean=clamp), 0, torch.device("cpu"))
+    task = EBMTask(lively_nvae(), TINY_ENERGY, tiny_images(), replace(EBM, clamp_mean=clamp), 0, torch.device("cpu"))
+    nvae = task.model.nvae
     state = [torch.randn(64, *shape) for shape in task.model.state_shapes]
     with torch.no_grad():
         nvae.image_conditional[1].bias.fill_(0.9)

@@ -1,5 +1,6 @@
 """From the command line to exported checkpoints: both stages, resume, a kept update by number, and refusals."""
 
+import json
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,12 @@ from tiny import tiny_images
 
 from vaebm import cli
 from vaebm.__main__ import main
-from vaebm.checkpoints import load_checkpoint, load_weights
-from vaebm.checkpoints.models import build_nvae
+from vaebm.checkpoints import load_checkpoint, load_weights, save_official
+from vaebm.checkpoints.models import build_nvae, load_model
 from vaebm.energy import EnergyConfig, EnergyNetwork
 from vaebm.nvae import NVAEConfig
 from vaebm.training import loop, stages
-from vaebm.training.stages import Settings, make_task, read_nvae
+from vaebm.training.stages import Settings, export, make_task, read_nvae
 from vaebm.training.vae import VAETraining
 
 CONFIG = """
@@ -222,3 +223,24 @@ def test_validation_images_are_never_trained_on(place: Path, monkeypatch) -> Non
 
 def test_a_run_folder_stands_for_its_one_checkpoint(trained_vae: Path) -> None:
     assert read_nvae(trained_vae.parent).card == read_nvae(trained_vae).card
+
+
+def test_stage_two_trains_on_an_official_nvae_as_it_is(place: Path, trained_vae: Path) -> None:
+    nvae = build_nvae(load_checkpoint(trained_vae), "run")
+    with torch.no_grad():
+        for parameter in nvae.parameters():
+            parameter.mul_(1 + 1e-5)  # no longer a number of 16 bits
+    save_official(nvae, place / "checkpoint.pt")
+    assert train(place, "ebm", "--vae-from", str(place / "checkpoint.pt")) == 0
+    model = load_model(str(place / "ebm" / "vaebm-tiny.safetensors")).model
+    for name, value in nvae.state_dict().items():
+        assert torch.equal(model.nvae.state_dict()[name], value)
+
+
+def test_export_of_a_float16_run_needs_no_gpu(place: Path, trained_vae: Path) -> None:
+    record = trained_vae.parent / "run.json"
+    recorded = json.loads(record.read_text())
+    recorded["settings"]["vae"]["precision"] = "fp16"
+    record.write_text(json.dumps(recorded))
+    exported = export(trained_vae.parent, place / "again.safetensors")
+    assert load_checkpoint(exported).card["training"]["settings"]["precision"] == "fp16"

@@ -68,6 +68,11 @@ def save_checkpoint(path: Path, weights: dict[str, Tensor], card: dict[str, Any]
             partial.unlink(missing_ok=True)
 
 
+def fits_half(weights: dict[str, Tensor]) -> bool:
+    """Whether ``save_checkpoint(..., half=True)`` would keep every weight as it is."""
+    return all(torch.equal(value.half().to(value.dtype), value) for value in weights.values() if value.dim() >= 2)
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a native checkpoint and verify it against its card.
 

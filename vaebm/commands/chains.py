@@ -20,10 +20,10 @@ STRIP_CHAINS = 8
 
 def main(arguments: Sequence[str]) -> int:
     """Run the verb; return the exit code."""
+    from vaebm.atomic import write_atomically
     from vaebm.checkpoints.models import load_model
     from vaebm.diagnostics import diagnose, plot, strip
     from vaebm.sampling import on_device
-    from vaebm.training.atomic import write_atomically
     from vaebm.training.loop import save_grid
 
     parser = ArgumentParser(prog="python -m vaebm chains", exit_on_error=False, allow_abbrev=False)

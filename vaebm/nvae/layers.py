@@ -50,11 +50,14 @@ class Conv2d(nn.Conv2d):
         return self._conv_forward(x, self.effective_weight(), self.bias)
 
 
+MOMENTUM = 0.05  # of BatchNorm's running statistics
+
+
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm with NVAE's slow statistics (momentum 0.05), taken over the batches of all processes that train together."""
+    """BatchNorm with NVAE's slow statistics, taken over the batches of all processes that train together."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-5, momentum=0.05)
+        super().__init__(channels, eps=1e-5, momentum=MOMENTUM)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and world_size() > 1:
@@ -75,8 +78,8 @@ class BatchNorm(nn.BatchNorm2d):
         deviation = wide - mean[None, :, None, None]
         variance = sum_over_processes(deviation.square().sum((0, 2, 3))) / total
         with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * total / (total - 1), self.momentum)
+            self.running_mean.lerp_(mean, MOMENTUM)
+            self.running_var.lerp_(variance * total / (total - 1), MOMENTUM)
             self.num_batches_tracked += 1
         scale = (self.weight * (variance + self.eps).rsqrt())[None, :, None, None]
         return (deviation * scale + self.bias[None, :, None, None]).to(x.dtype)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from vaebm import parallel
 from vaebm.energy import EnergyConfig, EnergyNetwork, data_dependent_init
+from vaebm.frozen import freeze
 from vaebm.model import VAEBM, ChainSettings
 from vaebm.nvae import NVAE
 from vaebm.training.batches import Batches, to_uint8, to_unit
@@ -121,8 +122,7 @@ class EBMTask:
         self.rate_scale = 1.0
         parallel.check_batch(self.batch_size, training.accumulate, "ebm.batch_size")
         self.precision = Precision(training.precision, device, "ebm.precision")
-        self.model = VAEBM(nvae, EnergyNetwork(energy)).to(device).to(memory_format=torch.channels_last)
-        self.model.nvae.eval().requires_grad_(False)
+        self.model = VAEBM(freeze(nvae), EnergyNetwork(energy)).to(device).to(memory_format=torch.channels_last)
         energy_net = self.model.energy
         assert isinstance(energy_net, EnergyNetwork)
         self.energy = energy_net

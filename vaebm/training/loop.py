@@ -29,10 +29,10 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from vaebm.atomic import write_atomically
 from vaebm.errors import UserError
 from vaebm.noise import seed_step
 from vaebm.parallel import rank, world_size
-from vaebm.training.atomic import write_atomically
 from vaebm.training.guard import Diverged, Guard, GuardSettings
 from vaebm.training.health import Ledger
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vaebm.atomic import write_atomically
 from vaebm.errors import UserError
 from vaebm.parallel import rank
-from vaebm.training.atomic import write_atomically
 
 FILE = "run.json"
 FREE = (

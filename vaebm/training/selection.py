@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaebm.atomic import write_atomically
 from vaebm.errors import UserError
 from vaebm.model import VAEBM, ChainSettings
-from vaebm.training.atomic import write_atomically
 from vaebm.training.batches import from_uint8
 
 SELECTS = ("newest", "guard", "distance")

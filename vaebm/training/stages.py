@@ -1,7 +1,7 @@
 """The two stages from images to an exported checkpoint."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 import torch.distributed as dist
 
 from vaebm.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from vaebm.checkpoints.models import build_nvae
+from vaebm.checkpoints.models import build_nvae, read_files
+from vaebm.checkpoints.native import fits_half
 from vaebm.data import load_images
 from vaebm.energy import EnergyConfig
 from vaebm.errors import UserError, did_you_mean
@@ -99,7 +100,7 @@ def train(stage: str, settings: Settings, run: Run) -> Path | None:
     record_run(run.folder, recorded, resume=run.resume)
     if frozen is not None and rank() == 0:
         # The frozen model travels with the run, so that a later export needs no other folder.
-        save_checkpoint(run.folder / frozen.path.name, frozen.weights, frozen.card, half=True)
+        save_checkpoint(run.folder / frozen.path.name, frozen.weights, frozen.card, half=fits_half(frozen.weights))
     task = make_task(stage, settings, run.seed, device, frozen, run.data_root)
     output = settings.vae_output if stage == "vae" else settings.ebm_output
     steps = task.training.steps
@@ -143,7 +144,9 @@ def make_task(
 
 
 def read_nvae(path: Path) -> Checkpoint:
-    """Read stage 1 from a checkpoint, or from a run folder that holds exactly one exported one.
+    """Read stage 1 from a checkpoint, native or official, or from a run folder that holds exactly one exported one.
+
+    An official one gets the name of a native file, under which it travels with the run.
 
     Raises:
         UserError: there is none, or it is not an NVAE.
@@ -155,10 +158,10 @@ def read_nvae(path: Path) -> Checkpoint:
                 f"--vae-from {path}: found {len(found)} exported checkpoints, needed one (has stage 1 finished?)"
             )
         path = found[0]
-    checkpoint = load_checkpoint(path)
+    checkpoint, _ = read_files(str(path))
     if checkpoint.kind != "nvae":
         raise UserError(f"--vae-from {path}: found a checkpoint of kind {checkpoint.kind!r}, needed 'nvae'")
-    return checkpoint
+    return checkpoint if path.suffix == ".safetensors" else replace(checkpoint, path=Path("nvae-official.safetensors"))
 
 
 def export(
@@ -186,7 +189,9 @@ def export(
     if stage == "vae" and select == "distance":
         raise UserError("--select distance compares lengths of chains, and stage 1 has none; needed newest or guard")
     frozen = load_checkpoint(folder / recorded["nvae_file"]) if stage == "ebm" else None
-    task = make_task(stage, settings, recorded["seed"], torch.device("cpu"), frozen, data_root)
+    # On the CPU, where float16 does not train; the state is the same.
+    full = replace(settings, vae=replace(settings.vae, precision="no"), ebm=replace(settings.ebm, precision="no"))
+    task = make_task(stage, full, recorded["seed"], torch.device("cpu"), frozen, data_root)
     rule = select if step is None else "step"
     found: dict[int, list[Candidate]] = {}
     if isinstance(task, EBMTask):
@@ -233,7 +238,8 @@ def export(
         training = {**training, "settings": asdict(settings.ebm)}
         # Energies of several seeds share one NVAE: it lies beside them once, and its hash binds them to it.
         card["nvae"] = {"file": recorded["nvae_file"], "sha256": frozen.card["sha256"]}
-        save_checkpoint(path.with_name(recorded["nvae_file"]), frozen.weights, frozen.card, half=True)
+        beside = path.with_name(recorded["nvae_file"])
+        save_checkpoint(beside, frozen.weights, frozen.card, half=fits_half(frozen.weights))
         weights = torch.nn.ModuleDict({"energy": model.energy}).state_dict()
     else:
         card = {"kind": "nvae", "sampling": {"temperature": 1.0, "output": "mean"}}
