@@ -38,11 +38,7 @@ def parser() -> ArgumentParser:
     add("--config", action="config", help="YAML or JSON file with any of these options")
     add("--suite", type=str, help="what to measure, or 'all'; --list names the suites")
     add("--systems", type=str, default="all", help="names with commas, 'all', or 'none': only --checkpoint, --scores")
-    add(
-        "--checkpoint",
-        **NAMED,
-        help="NAME=FILE: native, or checkpoint.pt,EBM.pth; a system's name replaces the bundled one",
-    )
+    add("--checkpoint", **NAMED, help="NAME=FILE or NAME=checkpoint.pt,EBM.pth; NAME may replace a bundled system")
     add("--scores", **NAMED, help="NAME=FILE.npz of your scores: one array per data set, higher = more in-distribution")
     add("--dataset", type=str, default="cifar10", help="in-distribution set")
     add("--ood", type=str, default=PAPER_OOD, help="sets with commas: a name or NAME=PATH (folder, zip, .npy, .npz)")
