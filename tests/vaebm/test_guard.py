@@ -225,6 +225,21 @@ def test_a_healthy_state_stays_one_after_an_alarm_in_a_later_attempt() -> None:
     assert not ledger.is_healthy(5, 4)
 
 
+def test_a_second_alarm_from_the_same_state_goes_one_back() -> None:
+    ledger = Ledger(replace(GUARD, guard_retries=3))  # a window of 5
+    for step in (4, 12, 20):
+        ledger.saved(step)
+    assert ledger.alarm(22, Diverged("first")) == 12
+    assert ledger.alarm(14, Diverged("second")) == 4
+    assert ledger.alarm(7, Diverged("third")) == 4  # nothing older was kept
+    for step in (8, 16):
+        ledger.saved(step)
+    assert (ledger.older, ledger.healthy) == (4, 8)
+    again = Ledger(ledger.settings)
+    again.load_state_dict(ledger.state_dict())
+    assert again.alarm(17, Diverged("fourth")) == 8
+
+
 # Runs
 
 

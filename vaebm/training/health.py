@@ -2,7 +2,8 @@
 
 A state is *healthy* once a full window of updates after it passed without an alarm: an explosion begins before it is seen. Two states are
 enough to always have one: the newest healthy one, and one *candidate* on its way there, which replaces it. Before there is a healthy state,
-the candidate, which is the oldest state kept, is the best guess.
+the candidate, which is the oldest state kept, is the best guess. The healthy state before the newest is kept for a retry that fails, too:
+the seed of an explosion may lie further back than a window.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ class Ledger:
     """The guard's record of a run; a part of every saved state, so that a resumed run decides as an unbroken one.
 
     Attributes:
-        healthy, candidate: updates of the two states (above).
+        healthy, candidate, older: updates of the three states (above).
         alarms: what was seen, one entry per attempt that failed.
         stopped: the last alarm ended the run.
     """
@@ -25,6 +26,7 @@ class Ledger:
     settings: GuardSettings
     healthy: int | None = None
     candidate: int | None = None
+    older: int | None = None
     alarms: list[dict[str, Any]] = field(default_factory=list)
     stopped: bool = False
 
@@ -41,7 +43,7 @@ class Ledger:
     def passed(self, step: int) -> None:
         """Updates up to ``step`` gave no alarm."""
         if self.candidate is not None and step >= self.candidate + self.settings.guard_window:
-            self.healthy, self.candidate = self.candidate, None
+            self.older, self.healthy, self.candidate = self.healthy, self.candidate, None
 
     def saved(self, step: int) -> None:
         """A state of update ``step`` is about to be saved."""
@@ -52,15 +54,17 @@ class Ledger:
     def finished(self, step: int) -> None:
         """The run ends with update ``step``: nothing can be proven after it, and its last state is the one to use."""
         self.passed(step)
-        self.candidate = None
+        self.candidate = self.older = None
 
     def alarm(self, step: int, seen: Diverged) -> int | None:
         """Record that update ``step`` gave an alarm; return the update to go back to, None where no state was kept.
 
-        A run that may retry keeps its initial state until there is a later one.
+        A run that may retry keeps its initial state until there is a later one. A second alarm from the same state goes one back.
         """
         self.passed(step - 1)
         attempt, rate_scale = self.attempt, self.rate_scale
+        if self.older is not None and self.alarms and self.alarms[-1]["back_to"] == self.healthy:
+            self.healthy, self.older = self.older, None
         back_to = self.candidate if self.healthy is None else self.healthy
         if back_to is None and self.settings.guard_retries:
             back_to = 0
@@ -132,10 +136,11 @@ class Ledger:
         return {
             "healthy": self.healthy,
             "candidate": self.candidate,
+            "older": self.older,
             "alarms": self.alarms,
             "stopped": self.stopped,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.healthy, self.candidate = state["healthy"], state["candidate"]
+        self.healthy, self.candidate, self.older = state["healthy"], state["candidate"], state["older"]
         self.alarms, self.stopped = list(state["alarms"]), state["stopped"]

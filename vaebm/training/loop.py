@@ -4,7 +4,7 @@ A run lives in one folder::
 
     log.csv            one line per logged step
     checkpoint.pt      the newest state; after a stop by the guard, the one to use (tensors only; loads with ``weights_only=True``)
-    step-000300.pt     states kept for checkpoint selection, and the two that the guard may go back to
+    step-000300.pt     states kept for checkpoint selection, and the three that the guard may go back to
     samples-000300.png grids drawn while training
     curves.png         every logged quantity against the step
     stopped.txt        why the guard stopped the run, if it did, and which checkpoint to use: one line
@@ -291,7 +291,9 @@ class _Run:
                 write_atomically(self.folder / name, lambda partial: torch.save(state, partial))
 
     def _is_kept(self, step: int) -> bool:
-        return step in (self.ledger.healthy, self.ledger.candidate) or _due(step, self.schedule.keep_every)
+        return step in (self.ledger.older, self.ledger.healthy, self.ledger.candidate) or _due(
+            step, self.schedule.keep_every
+        )
 
     def _drop(self, which: Callable[[int], bool]) -> None:
         """Delete kept states: those of a lost future, or those that nobody needs any more."""
