@@ -11,6 +11,13 @@ DATASETS = {
     "mnist": "MNIST",
     "fashion_mnist": "FashionMNIST",
     "kmnist": "KMNIST",
+    "mnist32": "MNIST",
+    "stacked_mnist": "StackedMNIST",
+    "celeba64": "CelebA 64",
+    "lsun_church64": "LSUN Church 64",
+    "celebahq256": "CelebA HQ 256",
+    "ffhq256": "FFHQ 256",
+    "imagenet32": "ImageNet 32",
     "mean": "Mean",
 }
 
