@@ -32,7 +32,7 @@ def parse(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
 
 
 def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> int:
-    """Call ``main`` and turn a :class:`UserError` into one line on stderr and exit code 2; a closed pipe ends quietly."""
+    """Call ``main`` and turn a :class:`UserError` or a file system's refusal into one line and exit code 2; a closed pipe ends quietly."""
     try:
         return main(arguments)
     except UserError as error:
@@ -41,6 +41,11 @@ def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | 
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # no permission, no such folder, disk full: the user's to mend, where it names a file
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues from what was kept", file=sys.stderr)
         return 130
@@ -83,10 +88,12 @@ def use_device(device: str, threads: int = 0) -> None:
     """Set the number of CPU threads (0: torch's choice) and make sure that the device is there.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not, or ``threads`` is negative.
     """
     import torch
 
+    if threads < 0:
+        raise UserError(f"--threads {threads}: needed 0 (torch's choice) or more")
     if threads:
         torch.set_num_threads(threads)
     try:

@@ -7,6 +7,7 @@ made. While it works its shards lie in ``TARGET.unfinished/``, so that the same 
 import hashlib
 import json
 import os
+import pickle
 import platform
 import shutil
 import sys
@@ -161,8 +162,11 @@ def read_chains(path: Path, model: VAEBM, flag: str = "--start-from") -> Chains:
             states = [part[: buffer["filled"]].flatten(0, part.dim() - 4) for part in buffer["stored"]]
             eps_x, done = None, 0
     except Exception as error:  # zip, pickle, missing entry: whatever is wrong with the file, the answer is the same
+        said = (
+            "" if isinstance(error, pickle.UnpicklingError) else f": {error}"
+        )  # torch's text is a page about unsafe loading
         raise UserError(
-            f"{flag} {path}: found no chains of this model ({type(error).__name__}: {error}), needed a file of --save-chains "
+            f"{flag} {path}: found no chains of this model ({type(error).__name__}{said}), needed a file of --save-chains "
             "or the checkpoint.pt of a training run with a replay buffer"
         ) from None
     found = [tuple(part.shape[1:]) for part in states]
@@ -243,7 +247,14 @@ class SamplingRun:
         try:
             if not self._finished():
                 self._open_unfinished()
-                self._draw(progress)
+                try:
+                    self._draw(progress)
+                except UserError:
+                    if (
+                        not self._shards()
+                    ):  # a chain exploded: nothing to keep, and a smaller step size is another recipe
+                        self._clean_up()
+                    raise
             self._clean_up()
         except OSError as error:
             raise UserError(f"--to {self.target}: cannot be written ({error.strerror or error})") from None

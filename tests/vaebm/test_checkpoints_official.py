@@ -45,10 +45,10 @@ SETTINGS: dict[str, NVAEConfig] = {
         groups_per_scale=(2,),
     ),
     "two blocks": replace(BASE, preprocess_blocks=2, postprocess_blocks=2),
-    "bernoulli": replace(BASE, likelihood="bernoulli", image_channels=1, border=2, log_sigma_min=None),
-    "stacked mnist": replace(BASE, border=2),
+    "bernoulli": replace(BASE, likelihood="bernoulli", image_channels=1, image_size=32, border=2, log_sigma_min=None),
+    "stacked mnist": replace(BASE, image_size=32, border=2),
     "mixture": replace(BASE, **MIXTURE, log_sigma_min=None),
-    "stacked mnist, mixture": replace(BASE, **MIXTURE, border=2, log_sigma_min=None),
+    "stacked mnist, mixture": replace(BASE, **MIXTURE, image_size=32, border=2, log_sigma_min=None),
     "no gates": replace(BASE, squeeze_excite=False),
     "no residual posterior": replace(BASE, residual_posterior=False),
     "5 bits": replace(BASE, bits=5),
@@ -171,9 +171,23 @@ def test_the_data_set_is_named_after_the_architecture(config: NVAEConfig, datase
 
 def test_a_data_set_may_be_named_but_not_against_the_architecture(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
-    save_official(NVAE(BASE), path, dataset="lsun_church_64")
-    assert read(path)["args"].dataset == "lsun_church_64"
+    for name, size in (("lsun_church_64", 64), ("ffhq", 256), ("imagenet_8", 8), ("faces", 8)):
+        save_official(NVAE(replace(BASE, image_size=size)), path, dataset=name)
+        assert read(path)["args"].dataset == name
     refused(lambda: save_official(NVAE(BASE), path, dataset="mnist"), "likelihood = gaussian", "mnist")
+    for name in ("lsun_church_64", "cifar10", "ffhq"):  # the released code would build a network for other images
+        refused(lambda name=name: save_official(NVAE(BASE), path, dataset=name), "image_size = 8", name)
+
+
+def test_a_data_set_of_the_released_code_has_its_channels_and_size(tmp_path: Path) -> None:
+    path, bernoulli = tmp_path / "checkpoint.pt", SETTINGS["bernoulli"]
+    refused(lambda: save_official(NVAE(replace(bernoulli, image_channels=3)), path), "image_channels = 3", "mnist")
+    refused(lambda: save_official(NVAE(replace(bernoulli, image_size=64)), path), "image_size = 64", "mnist")
+    grey = NVAE(replace(BASE, image_channels=1, image_size=32)).eval()
+    refused(lambda: save_official(grey, path), "image_channels = 1", "cifar10")
+    assert not path.exists()
+    save_official(grey, path, dataset="greys")  # what a copy with data sets of its own may know
+    assert_same_model(load_official(path), grey)
 
 
 # Names, written out from the layout
@@ -440,7 +454,8 @@ def test_convert_brings_official_files_in_and_out_again(call: Callable, tmp_path
 
 
 def test_convert_keeps_the_name_of_the_data_set(call: Callable, tmp_path: Path) -> None:
-    save_official(lively_nvae(BASE), tmp_path / "checkpoint.pt", dataset="lsun_church_64")
+    nvae = lively_nvae(replace(BASE, image_size=64))
+    save_official(nvae, tmp_path / "checkpoint.pt", dataset="lsun_church_64")
     assert call("convert", tmp_path / "checkpoint.pt", tmp_path / "nvae.safetensors")[0] == 0
     assert call("convert", tmp_path / "nvae.safetensors", tmp_path / "out")[0] == 0
     assert read(tmp_path / "out" / "checkpoint.pt")["args"].dataset == "lsun_church_64"

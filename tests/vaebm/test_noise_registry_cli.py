@@ -241,3 +241,13 @@ def test_training_command_line_refuses_in_one_line_and_writes_nothing(
     assert err.count("\n") == 1
     assert message in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_of_the_file_system_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(lambda _: (tmp_path / "none" / "file").write_text("") or 0, []) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none' / 'file'}: No such file or directory\n"
+
+
+def test_threads_below_zero_are_refused() -> None:
+    with pytest.raises(UserError, match="--threads -2: needed 0"):
+        cli.use_device("cpu", -2)

@@ -377,6 +377,8 @@ def test_config_survives_json(groups: list[int], flows: int, bound: float | None
         ({"flow": 1}, "flow"),
         ({"image_size": 30, "preprocess_blocks": 2, "postprocess_blocks": 2}, "30"),
         ({"preprocess_blocks": 2}, "postprocess"),
+        ({"preprocess_cells": 0}, "preprocess_cells 0"),
+        ({"postprocess_cells": -1}, "postprocess_cells -1"),
     ],
 )
 def test_config_names_what_is_wrong(changes: dict, named: str) -> None:

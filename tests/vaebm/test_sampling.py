@@ -217,6 +217,21 @@ def test_another_recipe_is_refused_where_a_run_is_finished_or_unfinished(
         make(tmp_path / "b.npz", model, colder, n=2).run(progress=False)
 
 
+def test_an_exploded_chain_leaves_nothing_in_the_way_of_a_smaller_step_size(
+    model: VAEBM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_: object) -> None:
+        raise UserError("image 0 is not finite")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling, "draw_images", explode)
+        with pytest.raises(UserError, match="not finite"):
+            make(tmp_path / "a.npz", model, n=2).run(progress=False)
+    assert list(tmp_path.iterdir()) == []
+    smaller = replace(RECIPE, chain=replace(RECIPE.chain, step_size=1e-5))
+    make(tmp_path / "a.npz", model, smaller, n=2).run(progress=False)
+
+
 def test_a_strangers_file_or_folder_is_never_overwritten(model: VAEBM, tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_text("precious")
     (tmp_path / "full").mkdir()

@@ -164,6 +164,28 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, patched: None) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("target", "arguments", "said"),
+    [
+        ("e.pt", [], "needed a .safetensors file"),
+        ("folder.safetensors", [], "needed a .safetensors file"),
+        ("file/e.safetensors", [], "cannot be written"),
+        ("e.safetensors", ["--samples", "1"], "--samples 1: needed at least 2"),
+    ],
+)
+def test_a_wrong_place_or_number_is_one_line_and_writes_nothing(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.safetensors").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    code = cli.run(main, ["export", str(finished / "run"), *EXPORT, str(tmp_path / target), *arguments])
+    error = capsys.readouterr().err
+    assert (code, error.count("\n")) == (2, 1)
+    assert said in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def export(folder: Path, *arguments: str) -> tuple[dict, dict]:
     """Export and return the card's training section and the selection file."""
     target = folder / "out" / "e.safetensors"

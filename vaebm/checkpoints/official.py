@@ -3,6 +3,9 @@
 ``checkpoint.pt`` holds epoch, state_dict, optimizer, global_step, args (an argparse.Namespace), arch_instance, scheduler and grad_scalar;
 ``EBM.pth`` holds model (a state dict) and optimizer. Neither file says what its energy network is nor how large the images are: both follow
 from the weights. Gaussian NVAEs come with ``log_sigma_min=-2``, the clamp that the VAEBM code scores with (NVAE's own code has none).
+
+The released code does not always compute what its files hold: it sets the biases and gains of ``res_elu`` cells anew from the first batch
+that it sees, after loading, too. And it cannot build two of the cells that we can write: ``res_mbconv9``, ``res_bnswish5``.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from vaebm.checkpoints.official_settings import (
     check_arch_instance,
     energy_config,
     energy_name,
+    named_image,
     nvae_config,
     official_args,
 )
@@ -218,10 +222,12 @@ def save_official(model: NVAE | EnergyNetwork, path: str | Path, *, dataset: str
     the released code does not have.
 
     Args:
-        dataset: what an NVAE's args are to name; one of the released code's data sets. Chosen by the architecture without it.
+        dataset: what an NVAE's args are to name. Chosen by the architecture without it, among the released code's data sets, whose
+            names say how large the images are and whether they have colours. A name that it does not know is for a copy that does.
 
     Raises:
-        UserError: the model has settings that the layout cannot hold; they are named. Or the file cannot be written.
+        UserError: the model has settings that the layout cannot hold, or images of another shape than ``dataset`` says; they are named. Or
+            the file cannot be written.
     """
     write_official(official_content(model, dataset), Path(path))
 
@@ -250,12 +256,12 @@ def write_official(content: dict[str, Any], path: Path) -> None:
 
 def _nvae_file(config: NVAEConfig, state: dict[str, Tensor], dataset: str | None) -> dict[str, Any]:
     args = official_args(config, dataset)
-    back = nvae_config(args, {name: tuple(value.shape) for name, value in state.items()})
+    back = nvae_config(args, {name: tuple(value.shape) for name, value in state.items()}).to_json()
+    # We take the images' shape from the weights; the released code builds what the name says, and these weights would not fit.
+    back |= named_image(args["dataset"]) or {}
     idle = {"gaussian": {"mixtures"}, "logistic_mixture": {"log_sigma_min"}}
     names = {field.name for field in fields(config)} - idle.get(config.likelihood, {"mixtures", "log_sigma_min"})
-    lost = [
-        f"{name} = {getattr(config, name)}" for name in sorted(names) if getattr(config, name) != getattr(back, name)
-    ]
+    lost = [f"{name} = {getattr(config, name)}" for name in sorted(names) if getattr(config, name) != back[name]]
     if lost:
         raise UserError(f"the official layout cannot hold {', '.join(lost)} (data set {args['dataset']})")
     return {

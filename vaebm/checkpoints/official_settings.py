@@ -1,5 +1,6 @@
 """From the training arguments of the released code to our settings, and back."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -147,6 +148,18 @@ def official_args(config: NVAEConfig, dataset: str | None = None) -> dict[str, A
     if config.likelihood == "gaussian" and config.log_sigma_min != LOG_SIGMA_MIN:
         args["log_sigma_min"] = config.log_sigma_min
     return args
+
+
+def named_image(dataset: str) -> dict[str, int] | None:
+    """Return image_channels and image_size as the released code takes them from a data set's name; None for one that it does not know."""
+    channels = 1 if dataset in BERNOULLI else 3
+    if dataset in (*PADDED, "cifar10"):
+        return {"image_channels": channels, "image_size": 32}
+    if dataset == "ffhq":
+        return {"image_channels": channels, "image_size": 256}
+    if sized := re.fullmatch(r"(?:celeba|imagenet|lsun).*_(\d+)", dataset):
+        return {"image_channels": channels, "image_size": int(sized[1])}
+    return None
 
 
 def arch_instance(cells: Cells) -> dict[str, list[str]]:

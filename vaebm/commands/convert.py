@@ -64,7 +64,7 @@ def to_native(source: str, target: Path) -> list[Path]:
     from vaebm.checkpoints import Checkpoint, save_checkpoint
     from vaebm.checkpoints.official import read_official_files
 
-    if target.suffix != ".safetensors":
+    if target.suffix != ".safetensors" or target.is_dir():
         raise UserError(f"{target}: needed a .safetensors file to write")
     checkpoint, nvae = read_official_files([Path(file) for file in source.split(",")])
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -84,6 +84,9 @@ class NVAEConfig:
             raise ValueError(f"image_size {self.image_size} cannot be halved {halvings} times")
         if self.preprocess_blocks != self.postprocess_blocks:
             raise ValueError("preprocess_blocks and postprocess_blocks must agree: they undo each other")
+        if self.preprocess_blocks and min(self.preprocess_cells, self.postprocess_cells) < 1:
+            found = f"preprocess_cells {self.preprocess_cells}, postprocess_cells {self.postprocess_cells}"
+            raise ValueError(f"{found}: needed 1 or more, since a block's resampling is one of its cells")
         if not self.groups_per_scale or min(self.groups_per_scale) < 1:
             raise ValueError(f"groups_per_scale {list(self.groups_per_scale)}: needed at least one group per scale")
         if self.vanilla and self.channels_enc != self.channels_dec:

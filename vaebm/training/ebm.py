@@ -97,6 +97,12 @@ class EBMTraining(GuardSettings):
             raise ValueError(f"unknown negatives {self.negatives!r}: needed 'sample' or 'mean'")
         if self.batch_size < 1:
             raise ValueError(f"batch_size = {self.batch_size}, needed 1 or more")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate = {self.learning_rate}, needed above 0")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema = {self.ema}, needed 0 or more and below 1")
+        if self.steps < 1:
+            raise ValueError(f"steps = {self.steps}, needed 1 or more")
         check_precision(self.precision)
         self.chain  # noqa: B018  checks steps, step size and target
 

@@ -97,11 +97,14 @@ def train(stage: str, settings: Settings, run: Run) -> Path | None:
     recorded = {"stage": stage, "name": run.name, "command": run.command, "seed": run.seed, "settings": own}
     if frozen is not None:
         recorded |= {"nvae_sha256": frozen.card["sha256"], "nvae_file": frozen.path.name}
-    record_run(run.folder, recorded, resume=run.resume)
+    if run.resume:
+        record_run(run.folder, recorded, resume=True)  # another run's settings are refused before anything slow
+    task = make_task(stage, settings, run.seed, device, frozen, run.data_root)
+    if not run.resume:
+        record_run(run.folder, recorded, resume=False)  # nothing is written where data or model are missing
     if frozen is not None and rank() == 0:
         # The frozen model travels with the run, so that a later export needs no other folder.
         save_checkpoint(run.folder / frozen.path.name, frozen.weights, frozen.card, half=fits_half(frozen.weights))
-    task = make_task(stage, settings, run.seed, device, frozen, run.data_root)
     output = settings.vae_output if stage == "vae" else settings.ebm_output
     steps = task.training.steps
     outcome = fit(
@@ -134,6 +137,10 @@ def make_task(
 ) -> VAETask | EBMTask:
     """Build a stage's task on the training split without its validation part."""
     images = load_images(settings.dataset, split="train", data_root=data_root).images
+    if not 1 <= settings.validation < len(images):
+        raise UserError(
+            f"--validation {settings.validation}: needed 1 to {len(images) - 1}, a part of the {len(images)} images"
+        )
     images = images[: len(images) - settings.validation]
     seed_step(seed, 0)  # initial weights are update 0
     if stage == "vae":
@@ -181,10 +188,18 @@ def export(
         samples: per candidate, for the distance to held-out images.
 
     Raises:
-        UserError: the run has no such update, or none that the rule may take.
+        UserError: the run has no such update, or none that the rule may take; ``path`` is no place for a checkpoint; too few samples.
     """
     recorded = read_run(folder)
     stage, settings = recorded["stage"], settings_from_json(recorded["settings"])
+    if path.suffix != ".safetensors" or path.is_dir():
+        raise UserError(f"--to {path}: needed a .safetensors file to write")
+    if stage == "ebm" and samples < 2:
+        raise UserError(f"--samples {samples}: needed at least 2 (more than 48 for a distance that means something)")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--to {path}: cannot be written ({error.strerror})") from None
     sources = _candidates(folder, step, select, settings.ebm if stage == "ebm" else settings.vae)
     if stage == "vae" and select == "distance":
         raise UserError("--select distance compares lengths of chains, and stage 1 has none; needed newest or guard")

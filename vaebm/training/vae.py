@@ -90,6 +90,10 @@ class VAETraining(GuardSettings):
             raise ValueError(f"unknown kl_balance {self.kl_balance!r}: needed one of {', '.join(KL_BALANCES)}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size = {self.batch_size}, needed 1 or more")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate = {self.learning_rate}, needed above 0")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema = {self.ema}, needed 0 or more and below 1")
         check_precision(self.precision)
 
     def in_updates(self, images: int) -> "VAETraining":
