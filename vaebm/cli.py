@@ -28,6 +28,9 @@ def parse(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
             options = [option for action in parser._actions for option in action.option_strings]
             near = difflib.get_close_matches(unknown[1], options or [], n=1, cutoff=0.5)
             message = f"unknown option {unknown[1]}." + (f" Did you mean {near[0]}?" if near else " See --help.")
+        if missing := re.search(r"arguments are required: (.+)", message):  # by their names in Python
+            flags = {action.dest: (action.option_strings or [action.dest])[-1] for action in parser._actions}
+            message = "needed: " + ", ".join(flags.get(name, name) for name in missing[1].split(", "))
         raise UserError(message) from None
 
 
@@ -47,7 +50,7 @@ def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | 
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command continues from what was kept", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
 
 

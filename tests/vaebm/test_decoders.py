@@ -149,6 +149,8 @@ def test_border_is_left_out_of_every_likelihood(seed: int, likelihood: str) -> N
         ({"likelihood": "laplace"}, "unknown likelihood 'laplace'"),
         ({"likelihood": "logistic_mixture", "image_channels": 1}, "3 image channels"),
         ({"bits": 9}, "bits 9"),
+        ({"channels_enc": -4}, "channels_enc -4"),
+        ({"latents_per_group": 0}, "latents_per_group 0"),
         ({"groups_per_scale": (2, 0)}, "at least one group"),
         ({"groups_per_scale": (1,), "channels_dec": 64}, "single-group"),
     ],

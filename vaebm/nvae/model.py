@@ -79,6 +79,9 @@ class NVAEConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups_per_scale", tuple(self.groups_per_scale))
+        for name in ("image_size", "image_channels", "channels_enc", "channels_dec", "latents_per_group", "mixtures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: needed 1 or more")
         halvings = self.preprocess_blocks + len(self.groups_per_scale) - 1
         if self.image_size % 2**halvings:
             raise ValueError(f"image_size {self.image_size} cannot be halved {halvings} times")
