@@ -6,9 +6,6 @@ from typing import Any
 import numpy as np
 
 from vaebm.errors import UserError, did_you_mean
-from vaebm.sampling import sample_in_blocks
-
-__all__ = ["batches", "check_images", "override", "sample_in_blocks"]
 
 
 def override(recipe: dict[str, Any], options: dict[str, Any], origin: str) -> dict[str, Any]:

@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common import batches, check_images, override, sample_in_blocks
+from baselines.common import batches, check_images, override
 from vaebm.checkpoints import Checkpoint, load_weights
 from vaebm.errors import UserError
 from vaebm.noise import content_keys, normal, uniform
+from vaebm.sampling import sample_in_blocks
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from baselines.common import batches, check_images, override, sample_in_blocks
+from baselines.common import batches, check_images, override
 from vaebm.checkpoints import Checkpoint, load_weights
 from vaebm.errors import UserError
 from vaebm.noise import normal, uniform
+from vaebm.sampling import sample_in_blocks
 from vaebm.training.batches import from_uint8, to_uint8
 
 

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.common import batches, check_images, override, sample_in_blocks
+from baselines.common import batches, check_images, override
 from vaebm.checkpoints import Checkpoint
 from vaebm.checkpoints.models import build_nvae
 from vaebm.noise import normal
 from vaebm.nvae import NVAE
 from vaebm.nvae.likelihood import as_modelled, posterior_noise
 from vaebm.nvae.readjust import readjust_batch_norm
+from vaebm.sampling import sample_in_blocks
 from vaebm.training.batches import from_uint8, to_uint8
 
 

@@ -43,6 +43,7 @@ __all__ = [
     "Stateful",
     "Stopwatch",
     "Task",
+    "check_vacant",
     "fit",
     "kept_states",
     "last_logged",
@@ -135,9 +136,7 @@ def fit(
     Raises:
         UserError: the folder already holds a run and ``resume`` is false, or cannot be written.
     """
-    exists = (folder / "checkpoint.pt").exists()
-    if exists and not resume:
-        raise UserError(f"{folder} already holds a run; continue it with --resume or choose another --out")
+    exists = check_vacant(folder, resume)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -352,6 +351,18 @@ def _put(saved: Mapping[str, Any], task: Task) -> int:
     for name, part in task.state().items():
         part.load_state_dict(saved[name])
     return int(saved["step"])
+
+
+def check_vacant(folder: Path, resume: bool) -> bool:
+    """Return whether the folder holds a run.
+
+    Raises:
+        UserError: it does, and ``resume`` is false.
+    """
+    exists = (folder / "checkpoint.pt").exists()
+    if exists and not resume:
+        raise UserError(f"{folder} already holds a run; continue it with --resume or choose another --out")
+    return exists
 
 
 def kept_states(folder: Path) -> dict[int, Path]:

@@ -22,7 +22,7 @@ from vaebm.parallel import rank, world_size
 from vaebm.training.batches import from_uint8
 from vaebm.training.ebm import EBMTask, EBMTraining
 from vaebm.training.guard import GuardSettings
-from vaebm.training.loop import Schedule, fit, kept_states, last_logged, read_ledger, restore
+from vaebm.training.loop import Schedule, check_vacant, fit, kept_states, last_logged, read_ledger, restore
 from vaebm.training.record import read_run, record_run
 from vaebm.training.selection import SAMPLES, SELECTS, Candidate, choose_steps, write_selection
 from vaebm.training.vae import VAETask, VAETraining
@@ -97,6 +97,7 @@ def train(stage: str, settings: Settings, run: Run) -> Path | None:
     recorded = {"stage": stage, "name": run.name, "command": run.command, "seed": run.seed, "settings": own}
     if frozen is not None:
         recorded |= {"nvae_sha256": frozen.card["sha256"], "nvae_file": frozen.path.name}
+    check_vacant(run.folder, run.resume)
     if run.resume:
         record_run(run.folder, recorded, resume=True)  # another run's settings are refused before anything slow
     task = make_task(stage, settings, run.seed, device, frozen, run.data_root)
