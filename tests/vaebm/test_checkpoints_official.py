@@ -353,7 +353,7 @@ def weight(change: Callable[[dict[str, Tensor]], Any]) -> Callable[[dict[str, An
         (weight(lambda state: state.update(stem=3)), ("state dict",)),
         (weight(lambda state: state.update(prior_ftr0=torch.tensor(1.0))), ("'prior_ftr0'",)),
         (set_argument("num_channels_dec", 10**6), ("has shape",)),
-        (set_argument("num_channels_enc", -4), ("official layout",)),
+        (set_argument("num_channels_enc", -4), ("describe no NVAE", "channels_enc -4")),
         (set_argument("num_latent_scales", 0), ("prior_ftr0",)),
         (lambda content: content.update(arch_instance={"up_dec": 3}), ("official layout",)),
         (lambda content: content.update(args=[1]), ("args", "list")),
