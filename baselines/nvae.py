@@ -5,6 +5,7 @@ Reference: Vahdat & Kautz, "NVAE: A Deep Hierarchical Variational Autoencoder", 
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,6 @@ class NVAESystem:
     ) -> None:
         self.nvae = nvae.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.recipe, self.size, self.device, self.batch_size, self.seed = recipe, size, device, batch_size, seed
-        # Scores keep the statistics of training: the posterior runs through the same decoder.
-        self.sampler = self.nvae
-        if recipe["readjust_bn"]:
-            self.sampler = copy.deepcopy(self.nvae)
-            readjust_batch_norm(self.sampler, recipe["temperature"], recipe["readjust_bn"], seed=seed)
         config = nvae.config
         self.image_shape = (config.image_size, config.image_size, config.image_channels)
         self.fingerprint = {
@@ -97,6 +93,15 @@ class NVAESystem:
         for part in batches(images, self.batch_size):
             scores.append(log_p(self.nvae, part, self.recipe["importance_samples"], self.seed))
         return np.concatenate(scores)
+
+    @cached_property
+    def sampler(self) -> NVAE:
+        """The model that samples. Scores keep the statistics of training: the posterior runs through the same decoder."""
+        if not self.recipe["readjust_bn"]:
+            return self.nvae
+        sampler = copy.deepcopy(self.nvae)
+        readjust_batch_norm(sampler, self.recipe["temperature"], self.recipe["readjust_bn"], seed=self.seed)
+        return sampler
 
     def sample(self, seeds: Sequence[int]) -> np.ndarray:
         """Return one uint8 image (N, H, W, C) per seed."""

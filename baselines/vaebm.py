@@ -5,6 +5,7 @@ https://arxiv.org/abs/2010.00654
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -55,7 +56,6 @@ class VAEBMSystem:
         seed: int,
     ) -> None:
         self.model = model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        self.sampler = on_device(self.model, device)  # scores stay with the model as it was trained
         self.recipe, self.size, self.device, self.batch_size, self.seed = recipe, size, device, batch_size, seed
         self.chain = ChainSettings.from_json(recipe)
         self.sampling = Sampling(self.chain, recipe["output"], recipe["postprocess"], seed)
@@ -116,6 +116,11 @@ class VAEBMSystem:
     def score(self, images: np.ndarray) -> np.ndarray:
         """Return log p_theta(x) - E(x), float64 (N,): log h(x) up to the constant log Z."""
         return sum(self.score_terms(images).values(), start=np.zeros(len(images)))
+
+    @cached_property
+    def sampler(self) -> VAEBM:
+        """The frozen copy that samples, made when it is first asked for; scores stay with the model as it was trained."""
+        return on_device(self.model, self.device)
 
     def sample(self, seeds: Sequence[int]) -> np.ndarray:
         """Return one uint8 image (N, H, W, C) per seed."""

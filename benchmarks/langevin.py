@@ -28,6 +28,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
 from baselines.load import read_card
+from vaebm.atomic import write_atomically
 from vaebm.checkpoints import load_checkpoint
 from vaebm.checkpoints.models import build_vaebm
 from vaebm.cli import parse, run, use_device
@@ -97,9 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     print(report(record))
     if given.json is not None:
-        partial = given.json.with_name(given.json.name + ".partial")
-        partial.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(partial, given.json)
+        text = json.dumps(record, indent=1) + "\n"
+        write_atomically(given.json, lambda partial: partial.write_text(text))
     if not all(value <= TOLERANCE for value in difference.values()):
         raise RuntimeError(f"the variants differ by more than {TOLERANCE}: {difference}")
     return 0

@@ -10,7 +10,6 @@ that it sees, after loading, too. And it cannot build two of the cells that we c
 
 import argparse
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaebm.atomic import write_atomically
 from vaebm.checkpoints.models import build_energy, build_nvae
 from vaebm.checkpoints.native import FORMAT, Checkpoint, check_weights
 from vaebm.checkpoints.official_names import canonical_state, official_aliases, official_names, our_names
@@ -244,14 +244,10 @@ def official_content(model: NVAE | EnergyNetwork, dataset: str | None = None) ->
 
 def write_official(content: dict[str, Any], path: Path) -> None:
     """Write one file, atomically."""
-    partial = path.with_name(path.name + ".partial")
     try:
-        torch.save(content, partial)
-        os.replace(partial, path)
+        write_atomically(path, lambda partial: torch.save(content, partial))
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be written ({' '.join(str(error).split())})") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _nvae_file(config: NVAEConfig, state: dict[str, Tensor], dataset: str | None) -> dict[str, Any]:

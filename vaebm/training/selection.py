@@ -16,7 +16,7 @@ neither sharpness nor objects). The rule looks at images of the training distrib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +86,7 @@ def choose_steps(
     reference = features(real)
     with torch.no_grad():
         energies = torch.cat([model.energy(part) for part in real.split(batch_size)]).double()
-    longest = ChainSettings(max(ladder), chain.step_size, chain.target)
+    longest = replace(chain, steps=max(ladder))
     samples: dict[int, list[Tensor]] = {steps: [] for steps in ladder}
     for i in range(0, n, batch_size):
         # One chain passes every rung: its first k steps are the chain of k steps.
