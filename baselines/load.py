@@ -19,7 +19,7 @@ class Card:
         title, summary: for people.
         citation: key in ``leaderboards/references.bib``.
         training: ``"unsupervised"`` or ``"supervised"``.
-        checkpoint: file in ``baselines/checkpoints``.
+        checkpoints: data set -> file in ``baselines/checkpoints``.
         origin, licence: where the weights come from and on which terms.
     """
 
@@ -27,14 +27,24 @@ class Card:
     summary: str
     citation: str
     training: str
-    checkpoint: str
+    checkpoints: dict[str, str]
     origin: str
     licence: str
 
+    def path(self, dataset: str = "cifar10") -> Path:
+        """Return the bundled checkpoint for a data set.
+
+        Raises:
+            UserError: there is none.
+        """
+        if dataset not in self.checkpoints:
+            raise UserError(f"{self.title}: no weights for {dataset} are bundled, only for {', '.join(self.checkpoints)}")
+        return FOLDER / "checkpoints" / self.checkpoints[dataset]
+
     @property
-    def path(self) -> Path:
-        """The bundled checkpoint."""
-        return FOLDER / "checkpoints" / self.checkpoint
+    def bundled(self) -> list[str]:
+        """Data sets whose checkpoint is there."""
+        return [dataset for dataset in self.checkpoints if self.path(dataset).is_file()]
 
 
 def read_card(name: str) -> Card | None:
@@ -44,13 +54,21 @@ def read_card(name: str) -> Card | None:
 
 
 def load_system(
-    name: str, path: Path | None = None, *, device: str = "cpu", batch_size: int = 100, seed: int = 0, **options: Any
+    name: str,
+    path: Path | None = None,
+    *,
+    dataset: str = "cifar10",
+    device: str = "cpu",
+    batch_size: int = 100,
+    seed: int = 0,
+    **options: Any,
 ) -> Any:
     """Build a system from its bundled checkpoint, or from a user's.
 
     Args:
         name: a registered system; or any label, when ``path`` is given: then the checkpoint says what it is.
         path: a native checkpoint, or files of the released code: ``checkpoint.pt`` (an NVAE) or ``checkpoint.pt,EBM.pth`` (a VAEBM).
+        dataset: which of the bundled checkpoints, without ``path``.
         options: what of the recipe to override; only those that the system knows are passed on.
 
     Raises:
@@ -64,7 +82,7 @@ def load_system(
         target, card = SYSTEMS.load(name), read_card(name)
         if card is None:
             raise UserError(f"system {name!r} ships no checkpoint: give one with --checkpoint {name}=PATH")
-        path = card.path
+        path = card.path(dataset)
         checkpoint = load_checkpoint(path)
     else:
         checkpoint, nvae = read_files(str(path))
@@ -82,7 +100,9 @@ def load_system(
     if nvae is not None:
         settings["nvae"] = nvae
     try:
-        return target.from_checkpoint(checkpoint, **settings)
+        system = target.from_checkpoint(checkpoint, **settings)
+        system.dataset = checkpoint.card.get("dataset", "")
+        return system
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
     except (

@@ -18,7 +18,7 @@ from vaebm.checkpoints import Checkpoint
 from vaebm.checkpoints.models import build_vaebm
 from vaebm.energy import EnergyNetwork
 from vaebm.model import VAEBM, ChainSettings
-from vaebm.sampling import Sampling, draw_images, on_device, sample_in_blocks
+from vaebm.sampling import Sampling, draw_images, draw_ladder, on_device, sample_in_blocks
 
 
 def seen_by_energy(energy: nn.Module) -> str:
@@ -125,6 +125,16 @@ class VAEBMSystem:
     def sample(self, seeds: Sequence[int]) -> np.ndarray:
         """Return one uint8 image (N, H, W, C) per seed."""
         return sample_in_blocks(self._draw, seeds, self.image_shape)
+
+    def sample_steps(self, seeds: Sequence[int], ladder: Sequence[int]) -> dict[int, np.ndarray]:
+        """Return, for every number of steps on the ladder, the images that :meth:`sample` draws with so many (N, H, W, C).
+
+        One chain passes every rung: its first k steps are the chain of k steps.
+        """
+        rungs = sorted(set(ladder))
+        draw = lambda filled: draw_ladder(self.sampler, filled, self.sampling, rungs)
+        stacked = sample_in_blocks(draw, seeds, (len(rungs), *self.image_shape))  # (N, rungs, H, W, C)
+        return {steps: stacked[:, i] for i, steps in enumerate(rungs)}
 
     def _draw(self, seeds: Sequence[int]) -> np.ndarray:
         return draw_images(self.sampler, seeds, self.sampling)[0]

@@ -112,7 +112,7 @@ def build(config: str, device: str) -> VAEBM:
     if config == "mini":
         card = read_card("vaebm")
         assert card is not None
-        return build_vaebm(load_checkpoint(card.path), "mini").to(device).eval()
+        return build_vaebm(load_checkpoint(card.path()), "mini").to(device).eval()
     torch.manual_seed(0)
     energy = EnergyNetwork(ENERGIES["cifar10"])
     model = VAEBM(NVAE(NVAEConfig()), energy)

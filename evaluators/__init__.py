@@ -2,4 +2,12 @@
 
 from vaebm.registry import Registry
 
-SUITES = Registry("suite", {"ood": "evaluators.ood:OODSuite"}, group="vaebm.suites")
+SUITES = Registry(
+    "suite",
+    {
+        "ood": "evaluators.ood:OODSuite",
+        "generation": "evaluators.generation:GenerationSuite",
+        "modes": "evaluators.modes:ModesSuite",
+    },
+    group="vaebm.suites",
+)

@@ -1,8 +1,7 @@
 """The out-of-distribution suite: does a score rank images of the training distribution above images of others?
 
-For every system and every outer data set: AUROC (DeLong interval), AUPR and FPR95 (bootstrap intervals), the mean
-AUROC, and what keeps
-these numbers honest: each additive term of the score alone, the AUROC as a function of the weight of the last term,
+For every system and every outer data set: AUROC (DeLong interval), AUPR and FPR95 (bootstrap intervals), the mean AUROC,
+and what keeps these numbers honest: each additive term of the score alone, the AUROC as a function of the weight of the last term,
 zero-parameter image statistics as rivals, and the rank correlation of each system with them.
 
 Reference for the protocol: Xiao, Kreis, Kautz and Vahdat, VAEBM (ICLR 2021), table 6. In-distribution = positive,
@@ -12,6 +11,7 @@ higher score = in-distribution.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,11 +34,14 @@ from evaluators.protocols import Images, Scorer, Scores, TermScorer
 from evaluators.score_files import load_scores, save_scores
 from evaluators.score_store import ScoreFunction, ScoreStore, source_hash
 from evaluators.subjects import SystemUnderTest
+from evaluators.suite import NAMED, Bench, Option
+from vaebm.cli import named
 from vaebm.data import DataUnavailable, ImageSet, remove_duplicates, require
 from vaebm.errors import UserError
 
 __all__ = ["COEFFICIENTS", "OODResult", "OODSuite", "load_scores"]
 
+NUM_IMAGES = 2000  # per set, unless told otherwise
 COEFFICIENTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 METRICS = ("auroc", "aupr", "fpr95")
 SCORE, MEAN = "score", "mean"
@@ -105,11 +108,70 @@ class OODSuite:
 
     name: ClassVar[str] = "ood"
     needs: ClassVar[tuple[str, ...]] = ("scorer",)
+    options: ClassVar[Mapping[str, Option]] = {
+        "--scores": NAMED
+        | {"help": "NAME=FILE.npz of your scores: one array per data set, higher = more in-distribution"},
+        "--ood": {
+            "type": str,
+            "default": "svhn,cifar10_interp,cifar100,celeba",  # the columns of the paper's Table 6
+            "help": "sets with commas: a name or NAME=PATH (folder, zip, .npy, .npz)",
+        },
+        "--importance-samples": {
+            "type": int,
+            "default": 1,
+            "help": "K of the bound on log p(x) of VAEs; 1 is the ELBO",
+        },
+        "--interp": {
+            "type": str,
+            "default": "neighbours",
+            "help": "pairs of the interpolated set: neighbours, batches, shuffled",
+        },
+    }
 
     def __init__(self, replicates: int = REPLICATES, coefficients: Sequence[float] = COEFFICIENTS) -> None:
         check_replicates(replicates)
         self.replicates = replicates
         self.coefficients = tuple(coefficients)
+
+    def measure(self, bench: Bench) -> OODResult:
+        """Load what the options name, and :meth:`run`.
+
+        Raises:
+            UserError: as :meth:`run`; an option that nothing listens to.
+        """
+        options = bench.options
+        n = options.num_images or NUM_IMAGES
+        dataset = options.dataset or "cifar10"
+        if n < 4:
+            raise UserError(f"--num-images {n}: needed at least 4")
+        if options.importance_samples < 1:
+            raise UserError(f"--importance-samples {options.importance_samples}: needed at least 1")
+        scores = {name: load_scores(Path(path)) for name, path in named("--scores", options.scores).items()}
+        systems = bench.load_systems(dataset)
+        size = next((system.image_shape[:2] for system in systems.values() if system.system is not None), None)
+        load = partial(bench.load_images, n=n, size=size, interp=options.interp, seed=options.seed)
+        in_dist = load(dataset)
+        outer: dict[str, ImageSet | DataUnavailable] = {}
+        for spec in filter(None, options.ood.split(",")):
+            found: ImageSet | DataUnavailable
+            try:
+                found = load(spec)
+                name = found.name
+            except DataUnavailable as reason:  # its cells stay empty and say so; the rest of the table comes out
+                found, name = reason, spec
+            if name in outer:
+                raise UserError(f"--ood: two sets are called {name!r}; needed NAME=PATH with a name of its own")
+            outer[name] = found
+        bounds = ["importance_samples" in getattr(system.system, "options", ()) for system in systems.values()]
+        if options.importance_samples != 1 and not any(bounds):
+            raise UserError(
+                "--importance-samples: no chosen system has a bound; leave it out or add vaebm to --systems"
+            )
+        if options.interp != "neighbours" and "cifar10_interp" not in outer:
+            raise UserError("--interp: no interpolated set was chosen; leave it out, or add cifar10_interp to --ood")
+        store = ScoreStore(bench.folder("scores"))
+        run = {"seed": options.seed, "progress": bench.progress, "out": bench.out, "scores": scores}
+        return self.run(systems, in_dist, outer, store=store, **run)
 
     def run(
         self,
@@ -321,16 +383,16 @@ def _unwritable(out: Path, error: OSError) -> UserError:
 
 
 def _has_scorer(system: SystemUnderTest) -> bool:
-    return isinstance(system.scorer, Scorer)
+    return isinstance(system.system, Scorer)
 
 
 def _system_scored(system: SystemUnderTest, data: _Data, store: ScoreStore, progress: bool) -> _Scored:
     described = _Scored(
         system.name, size=system.size, protocol=system.protocol, provenance={"fingerprint": system.fingerprint}
     )
-    scorer = system.scorer
+    scorer = system.system
     if not isinstance(scorer, Scorer):
-        return dataclasses.replace(described, reason="has no scorer")
+        return dataclasses.replace(described, reason=system.reason or "has no scorer")
 
     def score_fn(images: Images) -> Mapping[str, Scores]:
         return scorer.score_terms(images) if isinstance(scorer, TermScorer) else {SCORE: scorer.score(images)}

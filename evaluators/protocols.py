@@ -20,6 +20,15 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
+class StepSampler(Sampler, Protocol):
+    """A sampler whose images improve over steps of a chain, and which can show them on the way."""
+
+    def sample_steps(self, seeds: Sequence[int], ladder: Sequence[int]) -> dict[int, Images]:
+        """Return, for every number of steps on the ladder, what :meth:`sample` draws with so many steps (N, H, W, C)."""
+        ...
+
+
+@runtime_checkable
 class Scorer(Protocol):
     """Scores images; higher means more in-distribution. A score depends on its own image alone."""
 

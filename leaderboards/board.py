@@ -11,8 +11,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # How one system makes its score is part of that system, as its weights are: it does not decide whether two AUROCs are
-# comparable. A key that is not listed here does, so an unknown one costs at most a bold face.
+# comparable; how it draws its samples is part of it for the same reason. A key that is not listed here does decide, so an
+# unknown one costs at most a bold face.
 SCORE_KEYS = frozenset({"score", "estimator", "num_importance_samples", "K", "terms", "bound", "scale_of"})
+SAMPLING_KEYS = frozenset(
+    {
+        *("sampling", "sampler", "steps", "step_size", "temperature", "target", "metropolis", "output", "postprocess"),
+        *("noise_scale", "gradient_clip", "persistent_chain", "seconds_per_image"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -66,18 +73,27 @@ class Cell:
 
 def _comparable(row: Measurement) -> str:
     """Return a text that two measurements share when, and only when, they may be ranked against each other."""
-    protocol = {key: value for key, value in row.protocol.items() if key not in SCORE_KEYS}
-    # A caveat ("mean over three sets") counts too.
-    return json.dumps([row.origin, row.metric, row.dataset, row.note, protocol], sort_keys=True, default=str)
+    protocol = {key: value for key, value in row.protocol.items() if key not in SCORE_KEYS | SAMPLING_KEYS}
+    # A caveat ("mean over three sets") counts too, and so does N, on which the bias of most sample metrics depends.
+    return json.dumps([row.origin, row.metric, row.dataset, row.note, row.n, protocol], sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its key, its printed title, and whether it holds magnitudes (three digits), not rates (decimals)."""
+    """A column.
+
+    Attributes:
+        key, title: what it is called by programs and in print.
+        magnitude: it holds magnitudes (three digits), not rates (decimals).
+        decimals: digits behind the point, whatever the style says: 0 for counts.
+        higher_is_better: printed as an arrow; ``None``: no arrow, as where the blocks of a table point both ways.
+    """
 
     key: str
     title: str
     magnitude: bool = False
+    decimals: int | None = None
+    higher_is_better: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -194,18 +210,24 @@ class Board:
         return frame.astype(dict.fromkeys(numeric, float))
 
 
-def mark_best(rows: Sequence[Row], higher_is_better: bool = True) -> tuple[Row, ...]:
-    """Mark, per column, the best of two or more comparable cells; see :attr:`Cell.comparable`."""
-    sign = 1 if higher_is_better else -1
+def mark_best(rows: Sequence[Row], higher_is_better: bool | Sequence[bool | None] = True) -> tuple[Row, ...]:
+    """Mark, per column, the best of two or more comparable cells; see :attr:`Cell.comparable`.
+
+    Args:
+        higher_is_better: of all columns, or of each; columns of ``None`` have no best.
+    """
+    if isinstance(higher_is_better, bool):
+        higher_is_better = [higher_is_better] * max((len(row.cells) for row in rows), default=0)
+    signs = [0 if higher is None else 1 if higher else -1 for higher in higher_is_better]
     groups: dict[tuple[int, str], list[float]] = {}
     for row in rows:
-        for position, cell in enumerate(row.cells):
-            if cell.value is not None and cell.comparable:
+        for position, (sign, cell) in enumerate(zip(signs, row.cells, strict=True)):
+            if cell.value is not None and cell.comparable and sign:
                 groups.setdefault((position, cell.comparable), []).append(sign * cell.value)
 
     def marked(position: int, cell: Cell) -> Cell:
         group = groups.get((position, cell.comparable), [])
-        best = cell.value is not None and len(group) > 1 and sign * cell.value == max(group)
+        best = cell.value is not None and len(group) > 1 and signs[position] * cell.value == max(group)
         return replace(cell, best=best)
 
     return tuple(replace(row, cells=tuple(marked(i, cell) for i, cell in enumerate(row.cells))) for row in rows)

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evaluators.measurement import Measurement
+from leaderboards.board import SAMPLING_KEYS
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -35,7 +38,7 @@ class Entry:
 IMAGES = ("in_distribution", "n_in", "n_out", "duplicates_removed", "image_shape", "mean_of")
 ORIGINS = tuple(f"{side}_{what}" for side in ("in", "out") for what in ("split", "source", "notes"))
 SCORES = ("score", "estimator", "codec", "scale_of")
-KNOWN = {*IMAGES, *ORIGINS, *SCORES, "interval", "base_rate", "coefficient_on"}
+KNOWN = {*IMAGES, *ORIGINS, *SCORES, *SAMPLING_KEYS, "interval", "base_rate", "coefficient_on"}
 
 _DUPLICATES = re.compile(r"\d+ exact duplicates of \S+ removed")  # counted in a sentence already
 
@@ -164,7 +167,7 @@ def describe_intervals(entries: Sequence[Entry]) -> list[str]:
     name: Callable[[Entry], str] = lambda entry: entry.metric if len(metrics) > 1 else entry.column
     made: dict[str, list[str]] = {}
     for entry in entries:
-        if "interval" in entry.protocol:
+        if entry.protocol.get("interval", "95 %") != "95 %":
             names = made.setdefault(entry.protocol["interval"].replace(", 95 %", ""), [])
             names += [name(entry)] * (name(entry) not in names)
     if not made:
@@ -193,6 +196,71 @@ def describe_differences(entries: Sequence[Entry]) -> list[str]:
     return found
 
 
+def describe_protocol(entries: Sequence[Entry], skip: Iterable[str] = ()) -> list[str]:
+    """Say once what all measured cells share, or all of a metric: ``"Measured rows: reference ...; k 5 (Density), 3 (Recall)."``
+
+    What differs between the rows of one metric is left to :func:`describe_differences`.
+
+    Args:
+        skip: keys that are not told.
+    """
+    told = []
+    for key in dict.fromkeys(key for entry in entries for key in entry.protocol if key not in {*KNOWN, *skip}):
+        values: dict[str, set[str]] = {}  # metric -> values
+        for entry in entries:
+            values.setdefault(entry.metric, set()).add(_text(entry.protocol.get(key)))
+        agreed = {metric: next(iter(found)) for metric, found in values.items() if len(found) == 1}
+        groups = {text: metrics for text, metrics in _members(agreed, agreed.__getitem__).items() if text != "none"}
+        everywhere = len(groups) == 1 and [len(metrics) for metrics in groups.values()] == [len(values)]
+        shown = [text if everywhere else f"{text} ({_join(metrics)})" for text, metrics in groups.items()]
+        told += [f"{key.replace('_', ' ')} {', '.join(shown)}"] if shown else []
+    seeds = sorted({entry.seed for entry in entries if entry.seed is not None})
+    told += [f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"] if seeds else []
+    return [f"Measured rows: {'; '.join(told)}."] if told else []
+
+
+def describe_sampling(entries: Sequence[Entry]) -> list[str]:
+    """Say how each system draws its samples, one sentence for all."""
+    recipes: dict[str, str] = {}
+    for entry in entries:
+        told = {key: value for key, value in entry.protocol.items() if key in SAMPLING_KEYS - {"seconds_per_image"}}
+        told |= told.pop("sampling", {}) if isinstance(told.get("sampling"), dict) else {}
+        if told:
+            recipes.setdefault(entry.row, _text(told))
+    groups = _members(recipes, recipes.__getitem__)
+    return [f"Samples: {'; '.join(f'{_join(rows)}: {text}' for text, rows in groups.items())}."] if groups else []
+
+
+def describe_controls(entries: Sequence[Entry], skip: Iterable[str] = ()) -> list[str]:
+    """Say in what the protocol of controls differs from that of every measured system with the same metric."""
+    usual: dict[tuple[str, str], set[str]] = {}
+    for entry in entries:
+        for key, value in entry.protocol.items():
+            if not entry.control:
+                usual.setdefault((entry.metric, key), set()).add(_text(value))
+    told: dict[str, list[str]] = {}
+    for entry in entries:
+        for key in entry.protocol.keys() - {*KNOWN, *skip} if entry.control else ():
+            known, text = usual.get((entry.metric, key), set()), _text(entry.protocol[key])
+            if text not in known and f"{key.replace('_', ' ')} {text}" not in told.setdefault(entry.row, []):
+                told[entry.row].append(f"{key.replace('_', ' ')} {text}")
+    listed = [f"{row}: {', '.join(sorted(texts))}" for row, texts in told.items() if texts]
+    return [f"Controls differ from the systems: {'; '.join(listed)}."] if usual and listed else []
+
+
+def describe_published(published: Sequence[Measurement], why: str) -> str:
+    """Say where published rows come from, then why they are not to be compared with measured ones."""
+    places = {"paper": "text"}
+    sources = sorted(
+        {
+            f"{places.get(row.provenance['source'], row.provenance['source'])}, confidence {row.provenance['confidence']}"
+            for row in published
+        }
+    )
+    tables = _join(list(dict.fromkeys(str(row.protocol["table"]) for row in published)))
+    return f"Published rows: the paper's {tables}, read from its {'; '.join(sources)}. {why}"
+
+
 def _members(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
     """Group names by a text, in order of first appearance."""
     groups: dict[str, list[str]] = {}
@@ -214,4 +282,10 @@ def _text(value: Any) -> str:
         return ", ".join(f"{key.replace('_', ' ')} {_text(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{40,}", value):
+        return value[:12]  # enough of a hash to tell two files apart
     return f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)

@@ -1,4 +1,8 @@
-"""How data sets, terms and statistics are called in print; a name that is not listed is printed as it was given."""
+"""How data sets, systems, terms and statistics are called in print; a name that is not listed is printed as given."""
+
+from functools import cache
+
+from leaderboards.published import read_published
 
 IN_DISTRIBUTION = "cifar10"  # of the paper's Table 6
 
@@ -47,3 +51,15 @@ def term_title(name: str) -> str:
 def statistic_title(name: str) -> str:
     """Return the printed name of an image statistic."""
     return STATISTICS.get(name, name)
+
+
+def system_label(system: str, variant: str = "") -> str:
+    """``("vaebm", "neg_energy")`` makes ``"VAEBM: -E(x)"``; a system that the paper does not have keeps its name."""
+    label = _published_labels().get(system, statistic_title(system))
+    return f"{label}: {term_title(variant)}" if variant else label
+
+
+@cache
+def _published_labels() -> dict[str, str]:
+    """Where tables call a system differently, the first one that they print is taken."""
+    return {row.system: row.provenance["label"] for row in reversed(read_published())}

@@ -1,7 +1,6 @@
 """Table 6 of the paper (out-of-distribution AUROC) with measured rows beside the published ones, and its companions."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from evaluators.measurement import Measurement
 from leaderboards import names
@@ -12,10 +11,11 @@ from leaderboards.footnotes import (
     describe_images,
     describe_intervals,
     describe_origins,
+    describe_published,
     describe_scores,
 )
 from leaderboards.published import read_published
-from leaderboards.rows import Placed, measured_rows
+from leaderboards.rows import Placed, beside, ladder, measured_rows
 from vaebm.errors import UserError
 
 PAPER_SETS = ("svhn", "cifar10_interp", "cifar100", "celeba")
@@ -67,15 +67,13 @@ def _auroc(rows: Sequence[Measurement], source: str) -> Board:
     columns = _dataset_columns(rows, in_paper)
     headline = _place(rows, "auroc", "headline")
 
-    blocks = []
-    for category in dict.fromkeys(row.provenance["category"] for row in published):
-        members: list[Row] = []
-        for system in _systems(row for row in published if row.provenance["category"] == category):
-            members.append(_published_row([row for row in published if row.system == system], columns))
-            members += measured_rows([p for p in headline if p.measurement.system == system], columns, nested=True)
-        blocks.append(Block(category.capitalize(), mark_best(members)))
-    known = _systems(published)
-    others = measured_rows([p for p in headline if p.measurement.system not in known], columns)
+    known = [
+        (members[0].provenance["category"].capitalize(), _published_row(members, columns))
+        for system in _systems(published)
+        if (members := [row for row in published if row.system == system])
+    ]
+    paper, others = beside(known, headline, columns)
+    blocks = [Block(block.title, mark_best(block.rows)) for block in paper]
     systems = [row for block in blocks for row in block.rows if row.origin == "measured"] + others
     controls = measured_rows(_place(rows, "auroc", "control"), columns)
     blocks += [
@@ -120,11 +118,10 @@ def _published_row(rows: Sequence[Measurement], columns: Sequence[Column]) -> Ro
 def _published_notes(published: Sequence[Measurement]) -> Iterator[str]:
     if not published:
         return
-    sources = sorted({f"{row.provenance['source']}, confidence {row.provenance['confidence']}" for row in published})
-    yield (
-        f"Published rows: the paper's {published[0].protocol['table']}, read from its {'; '.join(sources)}. Their"
-        " authors used other protocols (test splits, input noise, resizing, bounds) and full-size models: never rank a"
-        " measured row against them. The mean of a published row is computed here from its four cells."
+    yield describe_published(
+        published,
+        "Their authors used other protocols (test splits, input noise, resizing, bounds) and full-size models: never rank a measured"
+        " row against them. The mean of a published row is computed here from its four cells.",
     )
     yield "Supervised models saw class labels in training; unsupervised ones did not."
 
@@ -178,7 +175,7 @@ def _correlations(rows: Sequence[Measurement], source: str) -> Board:
             term, column = _term(row.metric.removeprefix("sd_")), "sd"
         else:
             continue
-        placed.append(Placed(system_label(row.system, term), term, column, row))
+        placed.append(Placed(names.system_label(row.system, term), term, column, row))
 
     found = {entry.column for entry in placed}
     columns = [Column(name, names.statistic_title(name)) for name in statistics if name in found]
@@ -205,15 +202,7 @@ def _coefficients(rows: Sequence[Measurement], source: str) -> Board:
     scan = [row for row in rows if row.metric == "auroc_at_coefficient"]
     scan.sort(key=lambda row: coefficient(row.variant))
     columns = _dataset_columns(scan)
-    blocks = []
-    for system, size in dict.fromkeys((row.system, row.size) for row in scan):
-        members = [row for row in scan if (row.system, row.size) == (system, size)]
-        placed = [Placed(f"c = {coefficient(row.variant):g}", row.variant, row.dataset, row) for row in members]
-        # The size stands in the title, once.
-        lines = tuple(
-            replace(line, tag=line.tag.removeprefix(size).removeprefix(", ")) for line in measured_rows(placed, columns)
-        )
-        blocks.append(Block(system_label(system) + (f" ({size})" if size else ""), lines))
+    blocks = ladder(scan, columns, coefficient, "c", lambda row: row.dataset)
     lead = (
         "The score is log p(x) - c E(x); c = 1 is the paper's. A change of the scale of E moves the headline number"
         f"{_ranges(scan, columns)}."
@@ -265,16 +254,9 @@ def _systems(rows: Iterable[Measurement]) -> list[str]:
     return list(dict.fromkeys(row.system for row in rows))
 
 
-def system_label(system: str, variant: str = "") -> str:
-    """``("vaebm", "neg_energy")`` makes ``"VAEBM: -E(x)"``; a system that the paper does not have keeps its name."""
-    label = next((r.provenance["label"] for r in read_published() if r.suite == "ood" and r.system == system), None)
-    label = label or names.statistic_title(system)
-    return f"{label}: {names.term_title(variant)}" if variant else label
-
-
 def _place(rows: Iterable[Measurement], metric: str, role: str) -> list[Placed]:
     return [
-        Placed(system_label(row.system, row.variant), row.variant, row.dataset, row)
+        Placed(names.system_label(row.system, row.variant), row.variant, row.dataset, row)
         for row in rows
         if row.metric == metric and row.role == role
     ]
@@ -303,7 +285,7 @@ def _entries(rows: Iterable[Measurement]) -> list[Entry]:
     rows.sort(key=lambda row: order.index(row.dataset) if row.dataset in order else len(order))
     return [
         Entry(
-            row=system_label(row.system) + (f" {row.size}" if row.size and len(sizes) > 1 else ""),
+            row=names.system_label(row.system) + (f" {row.size}" if row.size and len(sizes) > 1 else ""),
             column="" if row.dataset == _in_distribution(row) else names.dataset_title(row.dataset),
             metric=names.METRICS.get(row.metric, row.metric),
             protocol=row.protocol if row.n is None else {"n_in": row.n} | row.protocol,

@@ -1,13 +1,17 @@
-"""The numbers that papers report, read from ``published.csv``: the only place they are written down."""
+"""The numbers that papers report, read from ``published.csv``: the only place they are written down; and what is known
+of single ones beyond their table, read from ``deviations.toml``."""
 
 import csv
 import math
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 from evaluators.measurement import Measurement
 from vaebm.errors import UserError
 
 PUBLISHED_CSV = Path(__file__).with_name("published.csv")
+DEVIATIONS_TOML = Path(__file__).with_name("deviations.toml")
 REFERENCES_BIB = Path(__file__).with_name("references.bib")
 
 COLUMNS = (
@@ -86,3 +90,42 @@ def _measurement(row: dict[str, str], where: str) -> Measurement:
         },
         origin="published",
     )
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """What is known of one published number.
+
+    Attributes:
+        note: sentences, and where they are from.
+        ranked: whether it may be ranked against the other published numbers.
+    """
+
+    note: str
+    ranked: bool
+
+
+def read_deviations(path: Path = DEVIATIONS_TOML) -> dict[tuple[str, str, str], Deviation]:
+    """Read what is known of published numbers, by (table, system, metric).
+
+    Raises:
+        UserError: the file is no TOML, an entry lacks a key, has another, or belongs to no published number.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: found no TOML ({error}); needed tables [[deviation]]") from None
+    kinds = {"table": str, "system": str, "metrics": list, "ranked": bool, "note": str, "evidence": str}
+    known = {(row.protocol["table"], row.system, row.metric) for row in read_published()}
+    found: dict[tuple[str, str, str], Deviation] = {}
+    for i, entry in enumerate(document.get("deviation", []), 1):
+        if entry.keys() != kinds.keys() or any(not isinstance(entry[key], kind) for key, kind in kinds.items()):
+            needed = ", ".join(f"{key} ({kind.__name__})" for key, kind in kinds.items())
+            raise UserError(f"{path}: entry {i} has {', '.join(entry) or 'nothing'}; needed {needed}")
+        for metric in entry["metrics"]:
+            place = (entry["table"], entry["system"], metric)
+            if place not in known or place in found:
+                why = "a second one for it" if place in found else "no such published number"
+                raise UserError(f"{path}: entry {i} is about {' / '.join(place)}: {why}")
+            found[place] = Deviation(f"{entry['note']} Source: {entry['evidence']}.", entry["ranked"])
+    return found

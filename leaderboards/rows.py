@@ -1,10 +1,11 @@
 """Sorts measurements into rows: one per system, variant and size, and per seed where there are several."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from evaluators.measurement import Measurement
-from leaderboards.board import Cell, Column, Row
+from leaderboards import names
+from leaderboards.board import Block, Cell, Column, Row
 from vaebm.errors import UserError
 
 NOT_MEASURED = "Not measured in this run."
@@ -12,12 +13,19 @@ NOT_MEASURED = "Not measured in this run."
 
 @dataclass(frozen=True)
 class Placed:
-    """A measurement and its place: ``label`` and ``variant`` of its row, key of its column."""
+    """A measurement and its place.
+
+    Attributes:
+        label, variant: of its row.
+        column: key of its column.
+        under: the published system below which it stands, where that is not called like its own.
+    """
 
     label: str
     variant: str
     column: str
     measurement: Measurement
+    under: str = ""
 
 
 def measured_rows(
@@ -46,6 +54,53 @@ def measured_rows(
             cells = _cells(members, columns, absent)
             made.append(Row(group[0].label, size, "measured", cells, "", system, variant, ", ".join(tag), nested))
     return made
+
+
+def beside(
+    published: Sequence[tuple[str, Row]], placed: Sequence[Placed], columns: Sequence[Column]
+) -> tuple[list[Block], list[Row]]:
+    """Put measured rows below the published row of their system.
+
+    Args:
+        published: (block of the paper's table, row), in order.
+
+    Returns:
+        The paper's blocks, and the measured rows of systems that it does not have. Nothing is marked as best yet.
+    """
+    blocks: dict[str, list[Row]] = {}
+    for title, row in published:
+        own = [entry for entry in placed if (entry.under or entry.measurement.system) == row.system]
+        blocks.setdefault(title, []).extend([row, *measured_rows(own, columns, nested=True)])
+    known = {row.system for _, row in published}
+    others = [entry for entry in placed if (entry.under or entry.measurement.system) not in known]
+    return [Block(title, tuple(rows)) for title, rows in blocks.items()], measured_rows(others, columns)
+
+
+def ladder(
+    rows: Sequence[Measurement],
+    columns: Sequence[Column],
+    number: Callable[[str], float],
+    symbol: str,
+    column: Callable[[Measurement], str],
+) -> list[Block]:
+    """Make a block per system and size whose rows ascend in the number in their variant.
+
+    Args:
+        number: reads it: ``"c=0.3"`` -> 0.3.
+        symbol: what stands before it in print: ``"c"``.
+        column: key of a measurement's column.
+    """
+    blocks = []
+    ordered = sorted(rows, key=lambda row: number(row.variant))
+    for system, size in dict.fromkeys((row.system, row.size) for row in ordered):
+        members = [row for row in ordered if (row.system, row.size) == (system, size)]
+        placed = [Placed(f"{symbol} = {number(row.variant):g}", row.variant, column(row), row) for row in members]
+        # The size stands in the title, once.
+        lines = tuple(
+            replace(line, tag=line.tag.removeprefix(size).removeprefix(", ")) for line in measured_rows(placed, columns)
+        )
+        blocks.append(Block(names.system_label(system) + (f" ({size})" if size else ""), lines))
+    return blocks
 
 
 def _cells(members: Sequence[Placed], columns: Sequence[Column], absent: str) -> tuple[Cell, ...]:

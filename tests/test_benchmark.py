@@ -25,15 +25,16 @@ from PIL import Image
 from safetensors.torch import save as to_safetensors
 
 import benchmark
+import leaderboards
 from baselines import SYSTEMS
 from baselines.load import read_card
-from leaderboards import plots
+from evaluators import SUITES
 from vaebm import cli
 from vaebm.checkpoints import load_checkpoint, save_checkpoint
 from vaebm.data import load_images
 
 ROOT = Path(benchmark.__file__).parent
-BUNDLED = [name for name in SYSTEMS if (card := read_card(name)) and card.path.is_file()]
+BUNDLED = [name for name in SYSTEMS if (card := read_card(name)) and "cifar10" in card.bundled]
 TERMS = {"vaebm": ("log_p", "neg_energy")}
 CONTROLS = {"high_pass_energy", "total_variation", "pixel_std", "codec_bytes"}
 SMALL = ("--suite", "ood", "--systems", "glow", "--ood", "svhn", "--num-images", "20", "--no-progress")
@@ -101,7 +102,7 @@ def call(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> Cal
         capsys.readouterr()
         with pytest.MonkeyPatch.context() as patch:
             if "--pdf" not in words:  # drawing is half the time of a small run; the whole run below draws, too
-                patch.setattr(plots, "write_plots", lambda *_, **__: [])
+                patch.setattr(leaderboards, "write_plots", lambda *_, **__: [])
             code = cli.run(benchmark.main, words)
         return Run.of(code, *capsys.readouterr(), out)
 
@@ -136,7 +137,7 @@ def subprocess_of(*words: str | Path, **variables: str) -> subprocess.Popen:
 def glow_files(folder: Path) -> Path:
     """A copy of the bundled Glow, to be spoiled."""
     folder.mkdir(parents=True, exist_ok=True)
-    source = read_card("glow").path
+    source = read_card("glow").path()
     for file in (source, source.with_suffix(".json")):
         shutil.copy(file, folder)
     return folder / source.name
@@ -219,7 +220,7 @@ def test_the_document_says_where_its_numbers_come_from(whole: Whole) -> None:
     assert document["python"].count(".") == 2
     (row,) = whole.run.rows(system="glow", dataset="svhn", metric="auroc")
     fingerprint = row["provenance"]["fingerprint"]
-    assert fingerprint["weights"] == load_checkpoint(read_card("glow").path).card["sha256"]
+    assert fingerprint["weights"] == load_checkpoint(read_card("glow").path()).card["sha256"]
     assert {"code", "torch", "device", "seed"} <= set(fingerprint)
     assert row["provenance"]["data"] == {name: load_images(name, n=40).sha256 for name in ("cifar10", "svhn")}
     assert row["protocol"]["in_distribution"] == "cifar10"
@@ -271,12 +272,12 @@ def test_a_killed_run_is_resumed_to_the_same_numbers(whole: Whole, tmp_path: Pat
     words = ("--suite", "ood", "--num-images", "40", "--out", out, "--cache", kept, "--no-progress", "--json")
     process = subprocess_of(*words)
     deadline = time.monotonic() + 120
-    while not list(kept.glob("*.npz")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(kept.glob("scores/*/0-40.json")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
-    finished = {path: path.stat().st_mtime_ns for path in kept.glob("*.npz")}
+    finished = {path: path.stat().st_mtime_ns for path in kept.glob("scores/*/0-40.json")}
     assert 0 < len(finished) < 4 * len(BUNDLED)
     assert not (out / "ood.json").exists()
     resumed = subprocess_of(*words)
@@ -313,10 +314,28 @@ def test_json_prints_the_document_and_nothing_else(small: Callable[..., Run]) ->
     assert {row["system"] for row in run.document["measurements"]} == {"glow", *CONTROLS}
 
 
-def test_suite_all_runs_every_suite(call: Callable[..., Run]) -> None:
-    run = call(*("--suite", "all", *SMALL[2:]))
-    assert run.code == 0
+def test_several_suites_run_one_after_the_other(call: Callable[..., Run]) -> None:
+    run = call(*("--suite", "ood,generation", *SMALL[2:], "--metrics", "kd"))
+    assert run.code == 0, run.stderr
     assert run.value("glow", "svhn") < 0.5
+    document = json.loads((run.out / "generation.json").read_text())
+    assert {row["metric"] for row in document["measurements"]} == {"kd_cifar10net"}
+    assert {path.suffix for path in run.out.glob("generation.*")} == {".json", ".md", ".csv", ".tex"}
+    assert "kd" in run.stdout.lower()
+
+
+def test_suite_all_is_every_suite(call: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+    monkeypatch.setattr(benchmark, "run_suite", lambda name, suite, bench: ran.append((name, suite.name)))
+    assert cli.run(benchmark.main, ["--suite", "all"]) == 0
+    assert ran == [(name, name) for name in SUITES]
+
+
+def test_a_dry_run_prints_its_cost_and_writes_nothing(call: Callable[..., Run], tmp_path: Path) -> None:
+    out = tmp_path / "dry"
+    words = ["--suite", "generation", "--systems", "nvae", "--num-images", "50000", "--dry-run", "--out", str(out)]
+    assert cli.run(benchmark.main, [*words, "--cache", str(tmp_path / "cache")]) == 0
+    assert not out.exists()
 
 
 def test_systems_are_those_asked_for(call: Callable[..., Run], small: Callable[..., Run]) -> None:
@@ -474,9 +493,9 @@ def test_cache_is_where_scores_are_kept(
     assert small("--cache", "none").code == 0
     assert not (tmp_path / "by variable").exists()
     assert small("--cache", "").code == 0
-    assert len(list((tmp_path / "by variable" / "scores").glob("*.npz"))) == 10  # five scorers, two sets
+    assert len(list((tmp_path / "by variable" / "scores").iterdir())) == 10  # five scorers, two sets
     assert small("--cache", tmp_path / "given").code == 0
-    assert len(list((tmp_path / "given").glob("*.npz"))) == 10
+    assert len(list((tmp_path / "given" / "scores").iterdir())) == 10
 
 
 def test_data_root_is_searched_first(small: Callable[..., Run], tmp_path: Path) -> None:
@@ -551,6 +570,8 @@ def test_without_a_network_a_row_says_what_is_missing(
         (("--checkpoint", "a=b", "--checkpoint", "a=c"), ("twice",)),
         (("--checkpoint", "mine=nowhere.safetensors"), ("nowhere.safetensors", "no such file")),
         (("--scores", "mine=nowhere.npz"), ("nowhere.npz", "no such file")),
+        (("--metrics", "fd"), ("--metrics", "--suite ood does not listen to it, only generation")),
+        (("--dry-run",), ("--dry-run", "only generation, modes")),
         (("--importance-samples", "4"), ("--importance-samples", "vaebm")),
         (("--interp", "shuffled"), ("--interp", "cifar10_interp")),
     ],
@@ -670,7 +691,7 @@ def test_a_pickle_never_runs(small: Callable[..., Run], tmp_path: Path, name: st
         refused(small(*words), str(path.with_suffix("")))
         assert not marker.exists()
     if name == "x.safetensors":  # with a card that vouches for it
-        card = json.loads(read_card("glow").path.with_suffix(".json").read_text())
+        card = json.loads(read_card("glow").path().with_suffix(".json").read_text())
         path.with_suffix(".json").write_text(json.dumps(card | {"sha256": sha256(path.read_bytes()).hexdigest()}))
         refused(small("--checkpoint", f"mine={path}"), name, "not a glow checkpoint")
         assert not marker.exists()

@@ -9,6 +9,7 @@ python -m vaebm info checkpoint.pt
 python -m vaebm sample --checkpoint vaebm.safetensors --num-images 50000 --to samples.npz --device cuda
 python -m vaebm chains --checkpoint vaebm.safetensors --steps 32 --dataset cifar10 --out results/chains
 python -m vaebm likelihood --checkpoint nvae.safetensors --dataset cifar10 --importance-samples 100
+python -m vaebm toy --out runs/toy
 """
 
 import sys
@@ -27,6 +28,7 @@ VERBS = Registry(
         "convert": "vaebm.commands.convert:main",
         "info": "vaebm.commands.info:main",
         "likelihood": "vaebm.commands.likelihood:main",
+        "toy": "vaebm.commands.toy:main",
     },
 )
 

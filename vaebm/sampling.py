@@ -15,7 +15,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def blocks(seeds: Sequence[int]) -> Iterator[tuple[list[int], int]]:
 
 
 def sample_in_blocks(
-    draw: Callable[[Sequence[int]], np.ndarray], seeds: Sequence[int], image_shape: tuple[int, int, int]
+    draw: Callable[[Sequence[int]], np.ndarray], seeds: Sequence[int], image_shape: tuple[int, ...]
 ) -> np.ndarray:
     """Draw images in blocks of one fixed size, the last one filled up and cut.
 
@@ -102,8 +102,8 @@ def sample_in_blocks(
     kind of device).
 
     Args:
-        draw: maps ``SAMPLE_BLOCK`` seeds to as many uint8 images (n, H, W, C).
-        image_shape: (H, W, C), for no seeds at all.
+        draw: maps ``SAMPLE_BLOCK`` seeds to as many uint8 images (n, H, W, C), or ladders of them.
+        image_shape: what follows n, for no seeds at all.
     """
     parts = [np.empty((0, *image_shape), dtype=np.uint8)]
     return np.concatenate(parts + [draw(filled)[:n] for filled, n in blocks(seeds)])
@@ -133,11 +133,31 @@ def draw_images(
     done = 0 if chains is None else chains.done
     state = last(model.trajectory(seeds, sampling.chain, seed=sampling.seed, start=start, done=done))
     x = model.render(state, sampling.output, sampling.chain.temperature)
+    _check_finite(x, seeds, sampling.chain.steps)
+    return to_images(x, sampling.postprocess), state
+
+
+def draw_ladder(model: VAEBM, seeds: Sequence[int], sampling: Sampling, ladder: Sequence[int]) -> np.ndarray:
+    """Return uint8 images (n, len(ladder), H, W, C) of one batch of chains after every number of steps on the ascending ladder.
+
+    Raises:
+        UserError: a chain left the finite numbers.
+    """
+    chain = replace(sampling.chain, steps=ladder[-1])
+    rungs = []
+    for steps, state in enumerate(model.trajectory(seeds, chain, seed=sampling.seed)):
+        if steps in ladder:
+            x = model.render(state, sampling.output, chain.temperature)
+            _check_finite(x, seeds, steps)
+            rungs.append(to_images(x, sampling.postprocess))
+    return np.stack(rungs, axis=1)
+
+
+def _check_finite(x: Tensor, seeds: Sequence[int], steps: int) -> None:
     finite = x.isfinite().flatten(1).all(1)
     if not finite.all():
         first = seeds[int(finite.logical_not().nonzero()[0])]
-        raise UserError(f"image {first} is not finite after {sampling.chain.steps} steps: use a smaller --step-size")
-    return to_images(x, sampling.postprocess), state
+        raise UserError(f"image {first} is not finite after {steps} steps: use a smaller --step-size")
 
 
 # Chains in files

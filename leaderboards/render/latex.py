@@ -1,9 +1,11 @@
 """A board as a LaTeX table with booktabs, laid out as in the paper: a rule and an italic title before each block."""
 
 import re
+from collections.abc import Mapping
+from itertools import pairwise
 
 from leaderboards.board import Board
-from leaderboards.render.numbers import EMPTY, Style, best_legend, parts
+from leaderboards.render.numbers import EMPTY, Style, arrow, best_legend, parts
 
 JOINER = "\u2060"  # stands between two hyphens or dashes, which would make a longer one
 
@@ -26,6 +28,9 @@ ESCAPES = {
     EMPTY: "--",
     JOINER: "{}",
 }
+
+MOST = 6  # columns side by side; a wider table goes on below
+ARROWS = (r"$\uparrow$", r"$\downarrow$")
 
 HEAD = """\
 % Needs \\usepackage{booktabs} and, for \\cite, a bibliography with references.bib.
@@ -50,7 +55,8 @@ def to_latex(board: Board, style: Style | None = None) -> str:
     """Return a ``table`` environment, to be read with ``\\input``."""
     style = style or Style()
     reasons = board.reasons()
-    span = 1 + len(board.columns)
+    panels = _panels(len(board.columns))
+    span = 1 + max((stop - start for start, stop in panels), default=0)
     lines = [
         r"\begin{table}[t]",
         r"\centering",
@@ -58,24 +64,10 @@ def to_latex(board: Board, style: Style | None = None) -> str:
         rf"\label{{tab:{re.sub('[^A-Za-z0-9]', '-', board.name)}}}",  # a key, not text: only what is safe in one
         r"\footnotesize" if span <= 5 else r"\scriptsize",  # six columns with intervals must fit into one text width
         r"\setlength{\tabcolsep}{2.5pt}",
-        rf"\begin{{tabular}}{{@{{}}{'l' * span}@{{}}}}",
-        r"\toprule",
-        " & " + " & ".join(escape(column.title) for column in board.columns) + r" \\",
     ]
-    for block in board.blocks:
-        lines += [r"\midrule", rf"\multicolumn{{{span}}}{{@{{}}l}}{{\textit{{{escape(block.title)}}}}} \\"]
-        for row in block.rows:
-            label = (r"\quad " if row.nested else "") + escape(row.full_label)
-            label += rf"~\cite{{{row.citation}}}" if row.citation else ""
-            cells = []
-            for column, cell in zip(board.columns, row.cells, strict=True):
-                number, interval = (_minus(part) for part in parts(cell, column, style))
-                number = rf"\textbf{{{number}}}" if cell.best else number
-                note = rf"\textsuperscript{{{reasons[cell.note]}}}" if cell.note else ""
-                bracket = rf"\,{{\tiny {interval}}}" if interval else ""
-                cells.append(f"{number}{note}{bracket}")
-            lines.append(f"{label} & " + " & ".join(cells) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    for start, stop in panels:
+        lines += [r"\par\medskip"] if start else []
+        lines += _panel(board, style, reasons, start, stop)
     notes = [rf"\textsuperscript{{{number}}}~{escape(reason)}" for reason, number in reasons.items()]
     notes += [best_legend("Bold: ")] if board.has_best() else []
     notes += [escape(note) for note in board.footnotes]
@@ -83,6 +75,37 @@ def to_latex(board: Board, style: Style | None = None) -> str:
         lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\scriptsize\raggedright"]
         lines += ["\n\n".join(notes), r"\end{minipage}"]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _panels(columns: int) -> list[tuple[int, int]]:
+    """Return (first, behind the last) column of each panel: as few as hold them all, and about equally wide."""
+    count = max(1, -(-columns // MOST))
+    edges = [columns * i // count for i in range(count + 1)]
+    return list(pairwise(edges))
+
+
+def _panel(board: Board, style: Style, reasons: Mapping[str, int], start: int, stop: int) -> list[str]:
+    """Return the lines of a ``tabular`` of all rows and some columns."""
+    span, columns = 1 + stop - start, board.columns[start:stop]
+    lines = [
+        rf"\begin{{tabular}}{{@{{}}{'l' * span}@{{}}}}",
+        r"\toprule",
+        " & " + " & ".join(escape(column.title) + arrow(column, *ARROWS) for column in columns) + r" \\",
+    ]
+    for block in board.blocks:
+        lines += [r"\midrule", rf"\multicolumn{{{span}}}{{@{{}}l}}{{\textit{{{escape(block.title)}}}}} \\"]
+        for row in block.rows:
+            label = (r"\quad " if row.nested else "") + escape(row.full_label)
+            label += rf"~\cite{{{row.citation}}}" if row.citation else ""
+            cells = []
+            for column, cell in zip(columns, row.cells[start:stop], strict=True):
+                number, interval = (_minus(part) for part in parts(cell, column, style))
+                number = rf"\textbf{{{number}}}" if cell.best else number
+                note = rf"\textsuperscript{{{reasons[cell.note]}}}" if cell.note else ""
+                bracket = rf"\,{{\tiny {interval}}}" if interval else ""
+                cells.append(f"{number}{note}{bracket}")
+            lines.append(f"{label} & " + " & ".join(cells) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
 def _minus(number: str) -> str:

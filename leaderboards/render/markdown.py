@@ -3,7 +3,7 @@
 import re
 
 from leaderboards.board import Board
-from leaderboards.render.numbers import Style, best_legend, parts
+from leaderboards.render.numbers import Style, arrow, best_legend, parts
 
 
 def escape(text: str) -> str:
@@ -16,7 +16,7 @@ def to_markdown(board: Board, style: Style | None = None) -> str:
     style = style or Style()
     reasons = board.reasons()
     lines = [f"### {escape(board.title)}", ""]
-    lines.append("| | " + " | ".join(escape(column.title) for column in board.columns) + " |")
+    lines.append("| | " + " | ".join(escape(column.title) + arrow(column) for column in board.columns) + " |")
     lines.append("|:--" * (1 + len(board.columns)) + "|")
     for block in board.blocks:
         lines.append(f"| ***{escape(block.title)}*** |" + " |" * len(board.columns))

@@ -30,7 +30,11 @@ def parts(cell: Cell, column: Column, style: Style) -> tuple[str, str]:
     digits = (
         style.decimals if cell.origin == "published" or style.measured_decimals is None else style.measured_decimals
     )
-    show: Callable[[float], str] = _magnitude if column.magnitude else lambda value: _fixed(value, digits)
+    digits = digits if column.decimals is None else column.decimals
+    padded = cell.origin != "published"  # a paper's 0.087 has two digits
+    show: Callable[[float], str] = lambda value: (
+        _magnitude(value, padded) if column.magnitude else _fixed(value, digits)
+    )
     if cell.low is None or cell.high is None or not style.intervals:
         return show(cell.value), ""
     return show(cell.value), f"[{_short(show(cell.low))},{_short(show(cell.high))}]"
@@ -41,14 +45,22 @@ def _fixed(value: float, digits: int) -> str:
     return text if float(text) else text.removeprefix("-")  # no "-0.00"
 
 
-def _magnitude(value: float) -> str:
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+def _magnitude(value: float, padded: bool) -> str:
+    """Three digits, or as many as stand before the point."""
+    if 999.5 <= abs(value) < 1e6:
+        return f"{value:.0f}"
+    return f"{value:#.3g}".removesuffix(".") if padded else f"{value:.3g}"
 
 
 def _short(text: str) -> str:
     """Drop the zero before the point: ``.82``, ``-.31``."""
     sign, digits = ("-", text[1:]) if text.startswith("-") else ("", text)
     return sign + (digits[1:] if digits.startswith("0.") else digits)
+
+
+def arrow(column: Column, up: str = "↑", down: str = "↓") -> str:
+    """Return which way is better, after a space; nothing where the column does not say."""
+    return "" if column.higher_is_better is None else f" {up if column.higher_is_better else down}"
 
 
 def best_legend(how: str = "") -> str:

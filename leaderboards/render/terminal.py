@@ -5,7 +5,7 @@ import unicodedata
 from itertools import pairwise
 
 from leaderboards.board import Board
-from leaderboards.render.numbers import Style, best_legend, parts
+from leaderboards.render.numbers import Style, arrow, best_legend, parts
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 GAP = 2
@@ -39,7 +39,7 @@ def _grid(board: Board, style: Style) -> tuple[list[str | None], list[list[str]]
     """Return labels and cells as text: the header (label ``None``), then block titles (no cells) and rows."""
     reasons = board.reasons()
     labels: list[str | None] = [None]
-    grid = [[_plain(column.title) for column in board.columns]]
+    grid = [[_plain(column.title) + arrow(column) for column in board.columns]]
     for block in board.blocks:
         labels.append(_plain(block.title))
         grid.append([])

@@ -3,17 +3,22 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from pkgutil import iter_modules
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 
 import evaluators.metrics
+from suite_bench import FEATURES, SHAPE, Climber, Painter, make_bench, subject
+
 from evaluators import SUITES
+from evaluators.gaussians25 import TrueDensity
 from evaluators.measurement import Measurement, read_measurements, write_measurements
 from evaluators.metrics import (
     arrays,
@@ -30,7 +35,6 @@ from evaluators.subjects import SystemUnderTest
 from vaebm.data import DataUnavailable, ImageSet
 from vaebm.errors import UserError
 
-SHAPE = (8, 8, 3)
 REPLICATES = 60
 
 
@@ -57,12 +61,12 @@ class MeanAndSpread(Mean):
         return terms["mean"] + terms["spread"]
 
 
-def subject(name: str, scorer: object) -> SystemUnderTest:
+def scored(name: str, scorer: object) -> SystemUnderTest:
     return SystemUnderTest(name, scorer, SHAPE, "mini", {"weights": name}, {"score": "a toy's", "estimator": name})
 
 
 SYSTEMS = {
-    name: subject(name, scorer) for name, scorer in {"one": Mean(), "two": MeanAndSpread(), "nothing": object()}.items()
+    name: scored(name, scorer) for name, scorer in {"one": Mean(), "two": MeanAndSpread(), "nothing": object()}.items()
 }
 
 
@@ -71,7 +75,27 @@ def run_ood() -> list[Measurement]:
     return SUITES.load("ood")(replicates=REPLICATES).run(SYSTEMS, images("cifar10", 14, 40, 0), outer).rows
 
 
-RUNS: dict[str, Callable[[], list[Measurement]]] = {"ood": run_ood}
+def run_generation() -> list[Measurement]:
+    drawn = {"one": subject("one", Painter()), "two": subject("two", Climber()), "nothing": subject("nothing", object())}
+    with TemporaryDirectory() as folder:
+        bench = make_bench(Path(folder), drawn, num_images=60, features=FEATURES, steps="0,8")
+        return _without_times(SUITES.load("generation")().measure(bench).rows)
+
+
+def run_modes() -> list[Measurement]:
+    """The part of the plane: stacked digits are in tests/evaluators/test_modes.py."""
+    with TemporaryDirectory() as folder:
+        bench = make_bench(Path(folder), {"one": subject("one", TrueDensity())}, dataset="gaussians25")
+        return SUITES.load("modes")().measure(bench).rows
+
+
+def _without_times(rows: list[Measurement]) -> list[Measurement]:
+    """Seconds differ from run to run, as they should."""
+    strip = lambda protocol: {key: value for key, value in protocol.items() if key != "seconds_per_image"}
+    return [replace(row, protocol=strip(row.protocol)) for row in rows]
+
+
+RUNS: dict[str, Callable[[], list[Measurement]]] = {"ood": run_ood, "generation": run_generation, "modes": run_modes}
 
 
 def test_every_suite_is_run_here() -> None:
@@ -81,7 +105,7 @@ def test_every_suite_is_run_here() -> None:
 @pytest.mark.parametrize("suite", list(RUNS))
 def test_a_suite_returns_measurements_that_survive_json(suite: str, tmp_path: Path) -> None:
     rows = RUNS[suite]()
-    assert {row.system for row in rows} >= set(SYSTEMS)
+    assert {row.system for row in rows} >= ({"one"} if suite == "modes" else set(SYSTEMS))
     for row in rows:
         assert isinstance(row, Measurement)
         assert (row.suite, row.origin) == (suite, "measured")
@@ -91,7 +115,7 @@ def test_a_suite_returns_measurements_that_survive_json(suite: str, tmp_path: Pa
             assert row.low <= row.value <= row.high
         assert row.seed is not None
         assert row.protocol
-    assert all(row.note == "has no scorer" for row in rows if row.system == "nothing")
+    assert all(row.note in ("has no scorer", "has no sampler") for row in rows if row.system == "nothing")
     assert [Measurement.from_json(json.loads(json.dumps(row.to_json(), allow_nan=False))) for row in rows] == rows
     write_measurements(rows, tmp_path / "rows.json", commit="abc")
     assert read_measurements(tmp_path / "rows.json") == rows
@@ -102,6 +126,9 @@ def test_a_suite_returns_measurements_that_survive_json(suite: str, tmp_path: Pa
 def test_a_suite_says_what_it_needs_and_repeats_itself(suite: str) -> None:
     target = SUITES.load(suite)
     assert target.name == suite
+    for flag, option in target.options.items():
+        assert flag.startswith("--")
+        assert option["help"]
     assert set(target.needs) <= {"scorer", "sampler", "features"}
     assert RUNS[suite]() == RUNS[suite]()
 

@@ -41,7 +41,7 @@ SEEDS = (3, 1, 2)
 @pytest.fixture(scope="module", params=list(SYSTEMS))
 def name(request: pytest.FixtureRequest) -> str:
     card = read_card(request.param)
-    if card is None or not card.path.is_file():
+    if card is None or not card.path().is_file():
         pytest.skip(f"{request.param} has no bundled checkpoint")
     return request.param
 
@@ -71,7 +71,7 @@ def samples(system: Any) -> np.ndarray:
 def bundled(name: str) -> Path:
     card = read_card(name)
     assert card is not None
-    return card.path
+    return card.path()
 
 
 def changed(name: str, option: str) -> Any:

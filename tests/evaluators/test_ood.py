@@ -277,7 +277,7 @@ def test_batch_size_cache_and_resume_give_the_same_rows(tmp_path: Path, monkeypa
 def test_cache_key_is_weights_protocol_and_pixels_not_names(tmp_path: Path) -> None:
     def calls(system: SystemUnderTest, sets: dict = SETS) -> int:
         scorer = Brightness()
-        run(dataclasses.replace(system, scorer=scorer), out_dists=sets, store=ScoreStore(tmp_path))
+        run(dataclasses.replace(system, system=scorer), out_dists=sets, store=ScoreStore(tmp_path))
         return sum(scorer.calls)
 
     base = subject("plain", None)

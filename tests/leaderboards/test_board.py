@@ -135,6 +135,23 @@ def test_a_single_row_is_not_the_best_of_anything() -> None:
     assert (low.cells[0].best, high.cells[0].best) == (False, True)
 
 
+def test_each_column_has_a_direction_of_its_own_and_may_have_none() -> None:
+    cell = lambda value: Cell(value, comparable="x")
+    rows = [Row(name, "", "measured", (cell(v), cell(v), cell(v))) for name, v in (("a", 0.1), ("b", 0.9))]
+    low, high = mark_best(rows, [True, False, None])
+    assert [c.best for c in low.cells] == [False, True, False]
+    assert [c.best for c in high.cells] == [True, False, False]
+    with pytest.raises(ValueError, match="zip"):
+        mark_best(rows, [True])
+
+
+def test_numbers_of_unequal_n_are_not_ranked() -> None:
+    few, many = (Measurement("ood", name, "svhn", "auroc", v, n=n) for name, v, n in (("a", 0.1, 10), ("b", 0.2, 20)))
+    assert not any(c.best for *_, c in build_board("ood", [few, many])[0].cells() if c.origin == "measured")
+    board = build_board("ood", [few, replace(many, n=10)])[0]
+    assert sum(c.best for *_, c in board.cells() if c.origin == "measured") == 1
+
+
 def test_correlations_show_scores_before_their_terms_and_the_spread_of_terms(rows: list[Measurement]) -> None:
     board = board_of(rows, "ood_correlations")
     assert [row.full_label for row in board.blocks[0].rows][:4] == [
@@ -303,7 +320,17 @@ def test_an_unknown_suite_is_answered_with_the_nearest() -> None:
         build_board("odd", [])
 
 
+def test_another_packages_suite_is_printed_with_a_column_per_metric() -> None:
+    rows = [Measurement("theirs", name, "x", m, 0.5, seed=0) for name in ("vaebm", "own") for m in ("fid", "odd")]
+    (board,) = build_board("theirs", rows)
+    assert [column.key for column in board.columns] == ["fid", "odd"]
+    assert [row.full_label for row in board.blocks[0].rows] == ["VAEBM", "own"]
+    with pytest.raises(UserError, match="no table"):
+        build_board("theirs", [])
+
+
 def test_importing_leaderboards_loads_neither_matplotlib_nor_pandas_nor_torch() -> None:
-    code = "import sys, leaderboards, leaderboards.ood, leaderboards.plots; print([m for m in ('matplotlib', 'pandas',"
+    code = "import sys, leaderboards, leaderboards.ood, leaderboards.generation, leaderboards.modes,"
+    code += " leaderboards.plots.ood, leaderboards.plots.generation, leaderboards.plots.modes; print([m for m in ('matplotlib', 'pandas',"
     code += " 'seaborn', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from leaderboards.published import COLUMNS, PUBLISHED_CSV, REFERENCES_BIB, read_published
+from leaderboards.published import (
+    COLUMNS,
+    DEVIATIONS_TOML,
+    PUBLISHED_CSV,
+    REFERENCES_BIB,
+    read_deviations,
+    read_published,
+)
 from vaebm.errors import UserError
 
 LINE = "ood_detection,Table 6,NVAE,nvae,Unsupervised Training,svhn,auroc,0.42,true,vahdat2020NVAE,slides,high"
@@ -62,3 +69,58 @@ def test_a_damaged_file_is_refused_with_what_is_wrong(tmp_path: Path, header: st
     with pytest.raises(UserError, match=re.escape(named)) as caught:
         read_published(path)
     assert str(path) in str(caught.value)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Deviations
+
+ENTRY = """
+[[deviation]]
+table = "Table 1 (CIFAR-10 unconditional)"
+system = "glow"
+metrics = ["fid"]
+ranked = true
+note = "Another paper quotes 45.99."
+evidence = "its table"
+"""
+
+
+def test_every_deviation_is_about_a_published_number_and_says_its_evidence() -> None:
+    known = {(row.protocol["table"], row.system, row.metric) for row in read_published()}
+    found = read_deviations()
+    assert known >= found.keys()
+    assert all(". Source: " in known.note for known in found.values())
+    systems = {system for _, system, _ in found}
+    assert {"fdiv_ebm", "igebm", "sngan", "ncsnv2", "nvae", "glow", "stylegan2_noada"} <= systems
+    assert {system for (_, system, _), known in found.items() if not known.ranked} == {"fdiv_ebm", "igebm", "sngan"}
+    # Only from memory, so not a statement to print.
+    text = DEVIATIONS_TOML.read_text()
+    assert "biggan" not in text
+    assert "38.2" not in text
+
+
+def test_a_good_file_of_deviations_is_read(tmp_path: Path) -> None:
+    (path := tmp_path / "deviations.toml").write_text(ENTRY)
+    ((place, known),) = read_deviations(path).items()
+    assert place == ("Table 1 (CIFAR-10 unconditional)", "glow", "fid")
+    assert (known.note, known.ranked) == ("Another paper quotes 45.99. Source: its table.", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[[deviation]", "no TOML"),
+        (ENTRY.replace("ranked = true\n", ""), "needed table (str), system (str), metrics (list), ranked (bool)"),
+        (ENTRY.replace("ranked = true", 'ranked = "yes"'), "ranked (bool)"),
+        (ENTRY + 'extra = "x"\n', "extra"),
+        (ENTRY.replace('"glow"', '"glov"'), "entry 1 is about Table 1 (CIFAR-10 unconditional) / glov / fid: no such"),
+        (ENTRY.replace('["fid"]', '["auroc"]'), "no such published number"),
+        (ENTRY + ENTRY, "entry 2 is about Table 1 (CIFAR-10 unconditional) / glow / fid: a second one"),
+    ],
+)
+def test_a_damaged_file_of_deviations_is_refused(tmp_path: Path, text: str, named: str) -> None:
+    (path := tmp_path / "deviations.toml").write_text(text)
+    with pytest.raises(UserError, match=re.escape(named)) as caught:
+        read_deviations(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

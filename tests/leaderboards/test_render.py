@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from synthetic import generation_rows, modes_rows
 
 from evaluators.measurement import Measurement
 from leaderboards import Style, build_board, render_text, write_board
 from leaderboards.board import Block, Board, Cell, Column, Row
 from leaderboards.render import latex, markdown, to_csv, to_latex, to_markdown, to_text
+from leaderboards.render.numbers import parts
 from vaebm.errors import UserError
 
 NUMBER = r"-?\d*\.?\d+"
@@ -28,6 +30,16 @@ def numbers(text: str) -> tuple[str, ...]:
     text = text.replace("$-$", "-").replace("\\,", " ")
     text = re.sub(r"<sup>.*?</sup>|\\textsuperscript\{.*?\}|\\textbf|\\tiny|[⁰¹²³⁴⁵⁶⁷⁸⁹*{}]|&nbsp;", " ", text)
     return tuple(re.findall(NUMBER, text)) or (("–",) if re.search("–|--", text) else ())
+
+
+def every_board(rows: list[Measurement]) -> list[Board]:
+    boards = [
+        *build_board("ood", rows),
+        *build_board("generation", generation_rows()),
+        *build_board("modes", modes_rows()),
+    ]
+    assert len({board.name for board in boards}) == len(boards) == 9
+    return boards
 
 
 def text_cells(board: Board) -> list[tuple[str, ...]]:
@@ -50,13 +62,30 @@ def markdown_cells(board: Board) -> list[tuple[str, ...]]:
 
 
 def latex_cells(board: Board) -> list[tuple[str, ...]]:
-    body = to_latex(board).partition(r"\midrule")[2].partition(r"\bottomrule")[0]
-    lines = [line for line in body.splitlines() if " & " in line]
-    return [numbers(cell) for line in lines for cell in line.removesuffix(r" \\").split(" & ")[1:]]
+    """The cells of all panels, row by row."""
+    panels = []
+    for part in to_latex(board).split(r"\toprule")[1:]:
+        body = part.partition(r"\midrule")[2].partition(r"\bottomrule")[0]
+        lines = [line for line in body.splitlines() if " & " in line]
+        panels.append([[numbers(cell) for cell in line.removesuffix(r" \\").split(" & ")[1:]] for line in lines])
+    return [cell for lines in zip(*panels, strict=True) for line in lines for cell in line]
+
+
+def printed(cell: Cell, column: Column) -> str:
+    assert cell.value is not None
+    if column.decimals is not None:
+        return f"{cell.value:.{column.decimals}f}"
+    if not column.magnitude:
+        return f"{cell.value:.2f}"
+    return (
+        f"{cell.value:.3g}"
+        if cell.origin == "published"
+        else f"{cell.value:#.3g}".removesuffix(".").replace("1.00e+03", "1000")
+    )
 
 
 def test_cells_agree_across_all_formats(rows: list[Measurement]) -> None:
-    for board in build_board("ood", rows):
+    for board in every_board(rows):
         cells = [(column, cell) for *_, column, cell in board.cells()]
         assert text_cells(board) == markdown_cells(board) == latex_cells(board)
         records = list(csv.DictReader(io.StringIO(to_csv([board]))))
@@ -67,15 +96,36 @@ def test_cells_agree_across_all_formats(rows: list[Measurement]) -> None:
             if cell.value is None:
                 assert shown == ("–",)
                 assert record["value"] == ""
-                assert record["note"] == cell.note
+                assert record["note"] == cell.note != ""
                 assert math.isnan(framed)
                 continue
             assert framed == float(record["value"]) == cell.value
-            assert shown[0] == (f"{cell.value:.3g}" if column.magnitude else f"{cell.value:.2f}")
+            assert shown[0] == printed(cell, column)
             assert len(shown) == (3 if cell.low is not None else 1)
             assert [record["low"], record["high"]] == ["" if x is None else repr(x) for x in (cell.low, cell.high)]
             if cell.low is not None:
-                assert float(shown[1]) == round(cell.low, 2)
+                assert float(shown[1]) == pytest.approx(
+                    cell.low, rel=0.006, abs=0.5 if column.decimals == 0 else 0.0051
+                )
+
+
+def test_arrows_say_which_way_is_better_in_every_format() -> None:
+    columns = (Column("a", "a", higher_is_better=True), Column("b", "b", higher_is_better=False), Column("c", "c"))
+    cells = (Cell(1.0), Cell(2.0), Cell(3.0))
+    board = Board("t", "t", columns, (Block("b", (Row("r", "", "measured", cells),)),))
+    assert to_text(board).splitlines()[2].split() == ["a", "↑", "b", "↓", "c"]
+    assert "| | a ↑ | b ↓ | c |" in to_markdown(board)
+    assert r" & a $\uparrow$ & b $\downarrow$ & c \\" in to_latex(board)
+
+
+def test_many_columns_make_panels_in_latex_that_repeat_the_rows() -> None:
+    columns = tuple(Column(f"k{i}", f"title{i}") for i in range(13))
+    board = Board(
+        "t", "t", columns, (Block("b", (Row("r", "", "measured", tuple(Cell(float(i)) for i in range(13))),)),)
+    )
+    text = to_latex(board)
+    assert text.count(r"\begin{tabular}") == text.count("\nr & ") == 3
+    assert latex_cells(board) == [(f"{i}.00",) for i in range(13)]
 
 
 def test_csv_has_a_line_per_cell_with_all_fields(rows: list[Measurement]) -> None:
@@ -157,6 +207,28 @@ def test_numbers_near_zero_and_large_ones() -> None:
     assert "r 0.00 [-.31,.00] 123457 0.00123 1.00 [.99,1.00]" in text
 
 
+@pytest.mark.parametrize(
+    ("value", "origin", "shown"),
+    [
+        *(
+            (999.6, "measured", "1000"),
+            (999.4, "measured", "999"),
+            (11.0, "measured", "11.0"),
+            (0.0, "measured", "0.00"),
+        ),
+        *((0.087, "measured", "0.0870"), (0.087, "published", "0.087"), (2.5e6, "measured", "2.50e+06")),
+    ],
+)
+def test_magnitudes_have_three_digits_and_published_ones_no_more_than_the_paper(
+    value: float, origin: str, shown: str
+) -> None:
+    assert parts(Cell(value, origin=origin), Column("a", "a", magnitude=True), Style()) == (shown, "")
+
+
+def test_counts_have_no_decimals_whatever_the_style() -> None:
+    assert parts(Cell(998.0, 997.0, 999.0), Column("a", "a", decimals=0), Style(decimals=3)) == ("998", "[997,999]")
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Special characters
 
@@ -216,7 +288,7 @@ def test_latex_compiles(rows: list[Measurement], tmp_path: Path) -> None:
         pytest.skip("pdflatex is not installed (apt-get install texlive-latex-recommended)")
     hostile = "[x] *y* & 100% a_b #1 ${}~^\\ <>|`'\" -- – é 中 ł"
     extra = Measurement("ood", hostile, "svhn", "auroc", 0.5, note=hostile)
-    write_board(build_board("ood", [*rows, extra]), tmp_path, "ood")
+    write_board([*build_board("ood", [*rows, extra]), *every_board(rows)[4:]], tmp_path, "ood")
     document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{ood.tex}\\end{document}\n"
     (tmp_path / "main.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]

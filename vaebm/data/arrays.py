@@ -2,10 +2,13 @@
 
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from vaebm.data.folder import check_unpacked_size
 from vaebm.data.messages import reason
 from vaebm.errors import UserError
 
@@ -16,7 +19,7 @@ _READ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, M
 def read_array(path: Path, n: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Images (and labels, where a .npz has an integer ``labels`` of the right length) of a .npy or .npz file.
 
-    In a .npz the images are under ``images``, else ``arr_0``, else its only array.
+    In a .npz the images are under ``images``, else ``arr_0``, else ``samples``, else its only array.
 
     Returns:
         uint8 (N, H, W, C) of the first ``n`` images, C = 1 or 3, and int64 (N,) or None.
@@ -26,21 +29,7 @@ def read_array(path: Path, n: int | None = None) -> tuple[np.ndarray, np.ndarray
             the conversion that is exact), or another shape.
     """
     where = str(path)
-    try:
-        if path.suffix.lower() == ".npy":
-            raw, labels = np.load(path, mmap_mode="r", allow_pickle=False), None
-            if not isinstance(raw, np.ndarray):  # numpy goes by the content: this is a zip
-                raw.close()
-                raise ValueError("it holds several arrays, as a .npz does")
-        else:
-            raw, labels = _from_npz(path)
-    except UserError:
-        raise
-    except _READ_ERRORS as error:
-        why = reason(error)
-        if any(sign in why for sign in ("allow_pickle", "Object arrays", "Python objects")):  # numpy's three wordings
-            why = "it holds pickled Python objects, which are never loaded"
-        raise UserError(f"{where}: cannot be read ({why}); save it again with np.save or np.savez") from None
+    raw, labels = open_array(path)
     images = as_images(raw, where)[:n]
     if labels is not None and (labels.shape != (len(raw),) or labels.dtype.kind not in "iu"):
         raise UserError(
@@ -49,20 +38,79 @@ def read_array(path: Path, n: int | None = None) -> tuple[np.ndarray, np.ndarray
     return np.array(images), None if labels is None else labels[:n].astype(np.int64)
 
 
-def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):  # a .npy with the wrong suffix
-        return loaded, None
-    with loaded as archive:
-        keys = list(archive.files)
-        if {"mu", "sigma"} <= set(keys):
-            raise UserError(f"{path}: found statistics (mu, sigma), needed images; {_NEEDED}")
-        others = [key for key in keys if key != "labels"]
-        key = next((key for key in ("images", "arr_0") if key in keys), others[0] if len(others) == 1 else None)
-        if key is None:
-            found = ", ".join(keys) or "nothing"
-            raise UserError(f"{path}: found arrays {found}, needed one array, or one called 'images'")
-        return archive[key], archive["labels"] if "labels" in keys else None
+def open_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """What ``read_array`` takes for images and labels, as it lies in the file; a .npy stays on disk (memory-mapped).
+
+    Raises:
+        UserError: unreadable or truncated file, pickled objects, no or several candidate arrays.
+    """
+    if path.suffix.lower() == ".npy":
+        with _reading(path):
+            raw = np.load(path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(raw, np.ndarray):  # numpy goes by the content: this is a zip
+                raw.close()
+                raise ValueError("it holds several arrays, as a .npz does")
+            return raw, None
+    keys = npz_keys(path)
+    if keys is None:
+        with _reading(path):
+            return np.load(path, allow_pickle=False), None
+    key = images_key(keys)
+    if key is None and {"mu", "sigma"} <= set(keys):
+        raise UserError(f"{path}: found statistics (mu, sigma), needed images; {_NEEDED}")
+    if key is None:
+        held = ", ".join(keys) or "nothing"
+        raise UserError(f"{path}: found arrays {held}, needed one array, or one called 'images'")
+    found = read_npz(path, [key, "labels"] if "labels" in keys else [key])
+    return found[key], found.get("labels")
+
+
+def npz_keys(path: Path) -> list[str] | None:
+    """Names of the arrays in a .npz; None when it is a single array, a .npy with the wrong suffix.
+
+    Raises:
+        UserError: unreadable file, or pickled objects.
+    """
+    with _reading(path), path.open("rb") as file:  # opened here: numpy leaves the handle open when the zip is damaged
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            np.load(file, allow_pickle=False)  # an error unless it is a .npy
+            return None
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            return list(archive.files)
+
+
+def images_key(keys: Sequence[str]) -> str | None:
+    """Under which of the names in a .npz the images are; None when that cannot be said."""
+    others = [key for key in keys if key != "labels"]
+    return next((key for key in ("images", "arr_0", "samples") if key in keys), others[0] if len(others) == 1 else None)
+
+
+def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """These arrays of a .npz.
+
+    Raises:
+        UserError: unreadable or truncated file, pickled objects, or more than ``MAX_ZIP_BYTES`` of uncompressed data.
+    """
+    with _reading(path), path.open("rb") as file:
+        with zipfile.ZipFile(file) as archive:
+            check_unpacked_size(archive, str(path), "save the images as .npy, which is read in place")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns what numpy and zipfile raise into one line."""
+    try:
+        yield
+    except _READ_ERRORS as error:
+        why = reason(error)
+        if any(sign in why for sign in ("allow_pickle", "Object arrays", "Python objects")):  # numpy's three wordings
+            why = "it holds pickled Python objects, which are never loaded"
+        raise UserError(f"{path}: cannot be read ({why}); save it again with np.save or np.savez") from None
 
 
 def as_images(array: np.ndarray, where: str) -> np.ndarray:
@@ -87,11 +135,13 @@ def _conversion(array: np.ndarray) -> str:
     if array.dtype.kind not in "fiub" or array.size == 0:
         return ""
     low, high = float(array.min()), float(array.max())
+    if array.dtype.kind == "f" and not np.isfinite([low, high]).all():
+        return "; it holds NaN or infinity: find out why before converting it"
     if array.dtype.kind == "b":
         return "; convert with x.astype(np.uint8) * 255"
     if array.dtype.kind in "iu" and low >= 0 and high <= 255:
         return "; the range fits, convert with x.astype(np.uint8)"
-    if array.dtype.kind == "f" and np.isfinite([low, high]).all():
+    if array.dtype.kind == "f":
         recipes = (
             (0.0, 1.0, "np.rint(x * 255)"),
             (-1.0, 1.0, "np.rint((x + 1) * 127.5)"),

@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from vaebm.data.messages import reason
-from vaebm.data.pictures import Prepare, is_picture, read_pictures
+from vaebm.data.pictures import LOSSY, Prepare, decode, is_picture, kind_of, read_pictures
 from vaebm.errors import UserError
 
 # A zip of a few megabytes can unpack to terabytes; 60,000 images of 256 x 256 RGB are 12 GB uncompressed.
@@ -40,8 +40,39 @@ class PictureFiles:
 
     def read(self, n: int | None = None, prepare: Prepare | None = None) -> np.ndarray:
         """uint8 (N, H, W, C) of the first ``n`` files. Raises: UserError as ``read_pictures``, or a damaged zip."""
-        try:
+        with self._unpacking():
             return read_pictures(self.names[:n], self.open_file, self.where, prepare)
+
+    def survey(self, n: int | None = None) -> tuple[str, ...]:
+        """Look at the first and last bytes of the first ``n`` files, which takes a moment where decoding takes minutes.
+
+        Returns:
+            Notes: files of several kinds, and kinds that lose detail.
+
+        Raises:
+            UserError: a file that ends too early cannot be decoded.
+        """
+        kinds: Counter[str] = Counter()
+        for name in self.names[:n]:
+            with self._unpacking():
+                kind, whole = kind_of(name, self.open_file)
+                if not whole:
+                    decode(name, self.open_file, self.where)
+            kinds[kind] += 1
+        total, notes = sum(kinds.values()), []
+        if len(kinds) > 1:
+            held = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+            notes.append(f"mixed file kinds: {held}; they may have been made in different ways")
+        for kind in sorted(kinds.keys() & LOSSY):
+            notes.append(
+                f"lossy files: {kinds[kind]} of {total} are {kind}, whose artefacts count as differences to PNGs"
+            )
+        return tuple(notes)
+
+    @contextmanager
+    def _unpacking(self) -> Iterator[None]:
+        try:
+            yield
         except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
             raise UserError(f"{self.where}: cannot be unpacked ({reason(error)}); zip it again, unencrypted") from None
 
@@ -58,6 +89,13 @@ def folder_files(path: Path, where: str | None = None) -> PictureFiles:
     if not names:
         raise UserError(f"{where}: no image in it, needed png, webp, jpg or bmp files")
     return PictureFiles(names, lambda name: (path / name).open("rb"), where)
+
+
+def check_unpacked_size(archive: zipfile.ZipFile, where: str, remedy: str) -> None:
+    """Raises: UserError when an archive holds more than ``MAX_ZIP_BYTES`` of uncompressed data."""
+    total = sum(member.file_size for member in archive.infolist())
+    if total > MAX_ZIP_BYTES:
+        raise UserError(f"{where}: holds {total:,} bytes uncompressed, the limit is {MAX_ZIP_BYTES:,}; {remedy}")
 
 
 @contextmanager
@@ -78,11 +116,7 @@ def zip_files(path: Path, where: str | None = None) -> Iterator[PictureFiles]:
             # Nothing is written to disk, so such a name could do no harm here; but nobody who means well makes one.
             if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or name[1:2] == ":":
                 raise UserError(f"{where}: member {name!r} points outside the archive; make the zip again")
-        total = sum(member.file_size for member in archive.infolist())
-        if total > MAX_ZIP_BYTES:
-            raise UserError(
-                f"{where}: holds {total:,} bytes uncompressed, the limit is {MAX_ZIP_BYTES:,}; give the unpacked folder"
-            )
+        check_unpacked_size(archive, where, "give the unpacked folder")
         names = sorted(name for name in archive.namelist() if is_picture(name))
         if not names:
             raise UserError(f"{where}: no image in it, needed png, webp, jpg or bmp files")

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from vaebm.data.arrays import read_array
-from vaebm.data.folder import folder_files, zip_files
+from vaebm.data.folder import PictureFiles, folder_files, zip_files
 from vaebm.data.image_set import ImageSet
 from vaebm.data.packed import packed_shape, read_packed
 from vaebm.errors import UserError
@@ -45,14 +45,19 @@ def read_own(name: str, path_as_given: str, n: int | None) -> ImageSet:
             found = read_packed(path, name, f"packed folder {path_as_given}")
             return found if n is None else found.head(n)
         files = folder_files(path, f"folder {path_as_given}")
-        return ImageSet(name, files.read(n), f"folder {path_as_given} ({files.summary()})", "")
+        return _pictures(name, files, n)
     if path.suffix.lower() == ".zip":
         with zip_files(path, f"zip {path_as_given}") as files:
-            return ImageSet(name, files.read(n), f"zip {path_as_given} ({files.summary()})", "")
+            return _pictures(name, files, n)
     if path.suffix.lower() in ARRAYS:
         images, labels = read_array(path, n)
         return ImageSet(name, images, f"array {path_as_given}", "", labels)
     raise UserError(f"{name}: {path_as_given} is no folder, .zip, .npy or .npz, needed one of these")
+
+
+def _pictures(name: str, files: PictureFiles, n: int | None) -> ImageSet:
+    notes = files.survey(n)  # first: a truncated file is found before thousands are decoded
+    return ImageSet(name, files.read(n), f"{files.where} ({files.summary()})", "", notes=notes)
 
 
 def _stem(path: str) -> str:

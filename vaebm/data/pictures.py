@@ -1,5 +1,6 @@
 """Decoding single picture files into uint8 arrays, strictly: what is ambiguous is refused, not converted."""
 
+import os
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
@@ -12,6 +13,8 @@ from vaebm.data.messages import reason
 from vaebm.errors import UserError
 
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp")
+LOSSY = {"jpeg", "lossy webp"}  # kinds, as ``kind_of`` calls them
+_PNG_END = b"IEND\xaeB`\x82"
 
 # What is done to each decoded picture, given the picture, its file's name and what messages call its container.
 Prepare = Callable[[Image.Image, str, str], Image.Image]
@@ -46,13 +49,19 @@ def read_pictures(
     """
     pixels = np.empty((0,), dtype=np.uint8)
     for position, name in enumerate(names):
-        picture = _decode(name, open_file, where)
+        picture = decode(name, open_file, where)
         if prepare is not None:
             picture = prepare(picture, name, where)
         array = np.asarray(picture)
         array = array[..., None] if array.ndim == 2 else array
         if position == 0:
-            pixels = np.empty((len(names), *array.shape), dtype=np.uint8)
+            try:
+                pixels = np.empty((len(names), *array.shape), dtype=np.uint8)
+            except MemoryError:
+                needed = len(names) * array.size / 2**30
+                raise UserError(
+                    f"{where}: {len(names)} images of {_describe(array)} need {needed:,.0f} GiB of memory; give fewer or smaller ones"
+                ) from None
         if array.shape != pixels.shape[1:]:
             raise UserError(
                 f"{where}: {name} is {_describe(array)} but {names[0]} is {_describe(pixels[0])}; "
@@ -62,7 +71,26 @@ def read_pictures(
     return pixels
 
 
-def _decode(name: str, open_file: Callable[[str], IO[bytes]], where: str) -> Image.Image:
+def kind_of(name: str, open_file: Callable[[str], IO[bytes]]) -> tuple[str, bool]:
+    """The kind of a picture file by its first bytes (its suffix, when they say nothing), and whether it ends as that kind does."""
+    try:
+        with open_file(name) as stream:
+            head = stream.read(16)
+            stream.seek(-len(_PNG_END), os.SEEK_END)
+            tail = stream.read()
+    except (OSError, ValueError):  # decoding it says what is wrong
+        return PurePath(name).suffix.lower().lstrip("."), False
+    if head.startswith(b"\x89PNG"):
+        return "png", tail == _PNG_END
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg", tail.endswith(b"\xff\xd9")
+    if head.startswith(b"RIFF"):
+        return "lossy webp" if head.endswith(b"VP8 ") else "webp", True
+    return PurePath(name).suffix.lower().lstrip("."), True
+
+
+def decode(name: str, open_file: Callable[[str], IO[bytes]], where: str) -> Image.Image:
+    """One file as a picture of mode L or RGB. Raises: UserError as ``read_pictures``."""
     try:
         with open_file(name) as stream, Image.open(stream) as picture:
             picture.load()

@@ -1,12 +1,14 @@
-"""Plots have the right panels, lines and labels, and make whole files."""
+"""OOD plots have the right panels, lines and labels, and make whole files."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from evaluators.measurement import Measurement
-from leaderboards import plots
+from leaderboards import write_plots
+from leaderboards.plots import ood as plots
 from vaebm.errors import UserError
 
 
@@ -78,27 +80,34 @@ def test_coefficient_curve_has_a_line_per_set_with_values(rows: list[Measurement
     assert y[3] == pytest.approx(0.7213 + 0.01)
 
 
+def result_of(scores: dict[str, dict[str, np.ndarray]], rows: list[Measurement]) -> SimpleNamespace:
+    terms = {
+        system: {name: {"score": made, "log_p": made} for name, made in sets.items()} for system, sets in scores.items()
+    }
+    return SimpleNamespace(scores=terms, rows=rows, in_dist="cifar10")
+
+
 def test_files_are_pngs_the_same_each_time_and_pdfs_on_request(
     scores: dict[str, dict[str, np.ndarray]], rows: list[Measurement], tmp_path: Path
 ) -> None:
-    paths = plots.write_plots(scores, rows, tmp_path / "a", "ood")
+    paths = write_plots("ood", result_of(scores, rows), tmp_path / "a")
     assert [path.name for path in paths] == ["ood_histograms.png", "ood_roc.png", "ood_coefficient.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000 for path in paths)
-    again = plots.write_plots(scores, rows, tmp_path / "b", "ood", pdf=True)
+    again = write_plots("ood", result_of(scores, rows), tmp_path / "b", pdf=True)
     assert [p.read_bytes() for p in again if p.suffix == ".png"] == [p.read_bytes() for p in paths]
     assert sum(path.read_bytes().startswith(b"%PDF") for path in again) == 3
     assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_without_scores_and_coefficients_nothing_is_written(tmp_path: Path) -> None:
-    assert plots.write_plots({}, [], tmp_path / "c", "ood") == []
+    assert write_plots("ood", result_of({}, []), tmp_path / "c") == []
     assert not (tmp_path / "c").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(scores: dict[str, dict[str, np.ndarray]], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--out"):
-        plots.write_plots(scores, [], tmp_path / "file", "ood")
+        write_plots("ood", result_of(scores, []), tmp_path / "file")
 
 
 def test_the_panels_of_many_systems_overlap_neither_each_other_nor_the_edge() -> None:

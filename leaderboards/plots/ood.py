@@ -1,9 +1,5 @@
-"""Plots of the OOD suite in one style: score histograms, ROC curves, AUROC against a coefficient on the energy.
+"""Plots of the OOD suite: score histograms, ROC curves, AUROC against a coefficient on the energy."""
 
-matplotlib is imported when a plot is made, without its global state (``pyplot``), so that plots can be made anywhere.
-"""
-
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,33 +9,16 @@ from numpy.typing import NDArray
 
 from evaluators.measurement import Measurement
 from leaderboards import names
-from leaderboards.files import write_all
-from leaderboards.ood import coefficient, system_label
+from leaderboards.names import system_label
+from leaderboards.ood import coefficient
+from leaderboards.plots.style import PANEL, STYLE, look, panels, shared_legend, write_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Scores = Mapping[str, Mapping[str, NDArray[np.float64]]]  # system -> data set -> (N,), higher = more in-distribution
 
-# Okabe and Ito, "Color universal design" (2008), without yellow, which is faint on white; line styles tell the rest.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-LINES = ("-", "--", "-.", ":")
 FIXED = {"svhn": 0, "cifar10_interp": 1, "cifar100": 2, "celeba": 3, "mean": 6}  # the same colour in every plot
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "figure.dpi": 150,
-    "svg.hashsalt": "vaebm",
-}
-PANEL = (3.5, 2.8)  # inches
-COLUMNS = 3
 CLIP = 0.5  # percent of scores on each side that the histograms put into their outermost bins
 
 
@@ -54,7 +33,7 @@ def score_histograms(scores: Scores, in_distribution: str = names.IN_DISTRIBUTIO
 
     kept = {system: sets for system, sets in scores.items() if in_distribution in sets}
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panels(len(kept))
+        figure, axes = panels(len(kept))
         order = _out_sets(kept, in_distribution)
         for axis, (system, sets) in zip(axes, kept.items(), strict=True):
             low, high = np.percentile(np.concatenate([np.asarray(s) for s in sets.values()]), [CLIP, 100 - CLIP])
@@ -77,7 +56,7 @@ def score_histograms(scores: Scores, in_distribution: str = names.IN_DISTRIBUTIO
             axis.set(title=system_label(system), xlabel="score (higher: more in-distribution)", yticks=[])
         if axes:
             axes[0].set_ylabel("density")
-            _shared_legend(figure, axes, "the outermost bins hold the tails")
+            shared_legend(figure, axes, "the outermost bins hold the tails")
     return figure
 
 
@@ -93,14 +72,14 @@ def roc_curves(scores: Scores, in_distribution: str = names.IN_DISTRIBUTION) -> 
     order = _out_sets(kept, in_distribution)
     with matplotlib.rc_context(STYLE):
         legend_lines = -(-(len(kept) + 1) // 2)
-        figure, axes = _panels(len(order), (PANEL[0], PANEL[0] + 0.6 + 0.19 * legend_lines))
+        figure, axes = panels(len(order), (PANEL[0], PANEL[0] + 0.6 + 0.19 * legend_lines))
         for axis, name in zip(axes, order, strict=True):
             axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, label="chance 0.50")
             for i, (system, sets) in enumerate(kept.items()):
                 if name in sets:
                     false, true = roc(sets[in_distribution], sets[name])
                     area = float(np.sum(np.diff(false) * (true[1:] + true[:-1]) / 2))
-                    axis.plot(false, true, linewidth=1.4, label=f"{system_label(system)} {area:.2f}", **_look(i))
+                    axis.plot(false, true, linewidth=1.4, label=f"{system_label(system)} {area:.2f}", **look(i))
             title = f"{names.dataset_title(in_distribution)} against {names.dataset_title(name)}"
             axis.set(title=title, xlabel="false positive rate (OOD kept)", ylabel="true positive rate (in kept)")
             axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
@@ -135,7 +114,7 @@ def coefficient_curves(rows: Sequence[Measurement]) -> "Figure":
     scan = [row for row in rows if row.metric == "auroc_at_coefficient" and row.value is not None]
     systems = list(dict.fromkeys((row.system, row.size) for row in scan))
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panels(len(systems))
+        figure, axes = panels(len(systems))
         order = list(dict.fromkeys(row.dataset for row in scan))
         for axis, (system, size) in zip(axes, systems, strict=True):
             own = sorted(
@@ -147,9 +126,9 @@ def coefficient_curves(rows: Sequence[Measurement]) -> "Figure":
                 y = np.array([row.value for row in points], float)
                 low = np.array([row.low if row.low is not None else np.nan for row in points], float)
                 high = np.array([row.high if row.high is not None else np.nan for row in points], float)
-                look = _set_look(name, order)
-                axis.plot(x, y, marker="o", markersize=3, linewidth=1.4, label=names.dataset_title(name), **look)
-                axis.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
+                own_look = _set_look(name, order)
+                axis.plot(x, y, marker="o", markersize=3, linewidth=1.4, label=names.dataset_title(name), **own_look)
+                axis.fill_between(x, low, high, color=own_look["color"], alpha=0.15, linewidth=0)
             # c = 0 (log p(x) alone) belongs on the axis, and the interesting range spans decades.
             positive = [c for row in own if (c := coefficient(row.variant)) > 0]
             if positive:
@@ -159,57 +138,28 @@ def coefficient_curves(rows: Sequence[Measurement]) -> "Figure":
             axis.set(title=f"{system_label(system)}{f' ({size})' if size else ''}")
             axis.set(xlabel="c in log p(x) - c E(x)   (1: the paper's score)", ylabel="AUROC")
         if axes:
-            _shared_legend(figure, axes)
+            shared_legend(figure, axes)
     return figure
 
 
-def write_plots(
-    scores: Scores,
-    rows: Sequence[Measurement],
-    out_dir: Path,
-    stem: str,
-    in_distribution: str = names.IN_DISTRIBUTION,
-    pdf: bool = False,
-) -> list[Path]:
-    """Write ``<stem>_histograms.png``, ``<stem>_roc.png``, ``<stem>_coefficient.png``, each where it has a panel.
+def write(result: Any, folder: Path, *, pdf: bool = False) -> list[Path]:
+    """Write ``ood_histograms.png``, ``ood_roc.png``, ``ood_coefficient.png``, each where it has a panel.
 
     Args:
+        result: with ``scores`` (system -> data set -> term -> (N,), the whole score as the term ``"score"``), ``rows`` and
+            ``in_dist``, the name of the in-distribution set.
         pdf: write a PDF beside each PNG.
 
     Raises:
-        UserError: ``out_dir`` cannot be written.
+        UserError: ``folder`` cannot be written.
     """
+    scores = {system: {name: terms["score"] for name, terms in sets.items()} for system, sets in result.scores.items()}
     figures = {
-        "histograms": score_histograms(scores, in_distribution),
-        "roc": roc_curves(scores, in_distribution),
-        "coefficient": coefficient_curves(rows),
+        "histograms": score_histograms(scores, result.in_dist),
+        "roc": roc_curves(scores, result.in_dist),
+        "coefficient": coefficient_curves(result.rows),
     }
-    contents = {
-        Path(out_dir) / f"{stem}_{name}.{ending}": _bytes(figure, ending)
-        for name, figure in figures.items()
-        if figure.axes
-        for ending in (("png", "pdf") if pdf else ("png",))
-    }
-    return write_all(contents) if contents else []
-
-
-def _bytes(figure: "Figure", ending: str) -> bytes:
-    """The same plot makes the same bytes: no time, no version in the file."""
-    metadata: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}[ending]
-    out = io.BytesIO()
-    figure.savefig(out, format=ending, metadata=metadata)
-    return out.getvalue()
-
-
-def _panels(count: int, size: tuple[float, float] = PANEL) -> tuple["Figure", list[Any]]:
-    """Return a figure with ``count`` axes in rows of ``COLUMNS`` (none for none)."""
-    from matplotlib.figure import Figure
-
-    across = min(count, COLUMNS) if count != 4 else 2
-    down = -(-count // across) if count else 1
-    width, height = size
-    figure = Figure(figsize=(width * max(across, 1), height * down), layout="constrained")
-    return figure, [figure.add_subplot(down, across, i + 1) for i in range(count)]
+    return write_figures(figures, folder, "ood", pdf)
 
 
 def _out_sets(scores: Scores, in_distribution: str) -> list[str]:
@@ -217,20 +167,7 @@ def _out_sets(scores: Scores, in_distribution: str) -> list[str]:
     return list(dict.fromkeys(name for sets in scores.values() for name in sets if name != in_distribution))
 
 
-def _look(i: int) -> dict[str, Any]:
-    return {"color": PALETTE[i % len(PALETTE)], "linestyle": LINES[i % len(LINES)]}
-
-
 def _set_look(name: str, order: Sequence[str]) -> dict[str, Any]:
     """A set of the paper has its own colour; a user's sets share the others."""
     own = [other for other in order if other not in FIXED]
-    return _look(FIXED[name] if name in FIXED else 4 + own.index(name) % 2)
-
-
-def _shared_legend(figure: "Figure", axes: Sequence[Any], title: str | None = None) -> None:
-    """Put one legend below all panels, each name once, as wide as the figure."""
-    shown = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    columns = min(len(shown), round(figure.get_figwidth() / 1.15))
-    figure.legend(
-        list(shown.values()), list(shown), loc="outside lower center", ncols=columns, title=title, title_fontsize=8
-    )
+    return look(FIXED[name] if name in FIXED else 4 + own.index(name) % 2)

@@ -1,0 +1,314 @@
+"""The generation suite: how good are a model's samples? Every number from one pass over one set of images.
+
+Systems and a user's own images are drawn or read once, their features extracted once per feature space, and all metrics
+(``evaluators.quality``) taken from these. The protocol on every row says features, resize, reference, N, k and sampling recipe.
+
+Reference for the paper's protocol: Xiao, Kreis, Kautz and Vahdat, VAEBM (ICLR 2021), tables 1 to 3: FID and IS of 50,000 samples.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from tqdm import tqdm
+
+from evaluators import drawing
+from evaluators.drawing import Drawn
+from evaluators.features import EXTRACTORS, load_extractor, metric_name
+from evaluators.features.extractor import Extractor
+from evaluators.features.references import bundled_reference
+from evaluators.features.summary import FeatureSummary, summarise
+from evaluators.inputs import FeatureInput, StatisticsInput, read_input
+from evaluators.measurement import Measurement
+from evaluators.metrics.neighbours import nearest
+from evaluators.protocols import Images
+from evaluators.quality import METRICS, NEIGHBOURHOOD, OF_FEATURES, Quality, Reference, measure_quality
+from evaluators.suite import Bench, Option
+from vaebm.data import DATASETS, DataUnavailable, ImageSet
+from vaebm.errors import UserError, did_you_mean
+
+NUM_IMAGES = 2000  # per system, unless told otherwise; the paper's protocol is 50,000
+SHOWN, NEIGHBOURS = 64, 5  # samples in a grid; nearest training images shown beside eight of them
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """What a run found.
+
+    Attributes:
+        rows: see :meth:`GenerationSuite.measure`.
+        samples: system -> its first images.
+        neighbours: system -> (samples (k, H, W, C), their nearest reference images (k, m, H, W, C)).
+    """
+
+    rows: list[Measurement]
+    samples: dict[str, Images] = field(default_factory=dict)
+    neighbours: dict[str, tuple[Images, Images]] = field(default_factory=dict)
+
+
+class GenerationSuite:
+    """Measures sample quality. It has no settings beside its options."""
+
+    name: ClassVar[str] = "generation"
+    needs: ClassVar[tuple[str, ...]] = ("sampler", "features")
+    options: ClassVar[Mapping[str, Option]] = {
+        **drawing.OPTIONS,
+        "--features": {
+            "type": str,
+            "default": "cifar10net",
+            "help": "feature spaces with commas: inception (FID, KID, IS), cifar10net, dinov2_vitb14, ..., module:callable",
+        },
+        "--metrics": {
+            "type": str,
+            "default": "",
+            "help": f"with commas (default: all that the features allow): {', '.join(METRICS)}",
+        },
+        "--reference": {
+            "type": str,
+            "default": "",
+            "help": "what samples are compared with: SET:SPLIT, a folder, images, statistics or features (default: "
+            "the data set's training split)",
+        },
+        "--resize": {
+            "type": str,
+            "default": "clean",
+            "help": "of inception: clean, legacy_tensorflow (as TTUR's FID) or legacy_pytorch (as pytorch-fid)",
+        },
+        "--weights": {"type": str, "default": "", "help": "file of inception's weights, in place of the download"},
+    }
+
+    def measure(self, bench: Bench) -> GenerationResult:
+        """Draw, extract, measure.
+
+        Returns:
+            Rows with suite ``"generation"``, ``dataset`` what the systems model, ``n`` the number of samples, ``metric`` as
+            ``metric_name`` says (``fid``, ``fd_cifar10net``, ...).
+
+            ==========  =============  ==================================================================
+            role        variant        what
+            ==========  =============  ==================================================================
+            headline                   a system's or the user's images
+            diagnostic  ``steps=<k>``  samples after k chain steps (``--steps``)
+            control                    system ``"test images"``: held-out images in place of samples
+            ==========  =============  ==================================================================
+
+        Raises:
+            UserError: an unknown option value, or unusable samples or reference.
+        """
+        options = bench.options
+        metrics, dataset = _metrics(options.metrics), options.dataset or "cifar10"
+        n = options.num_images or NUM_IMAGES
+        extractors = _extractors(bench)
+        drawn = drawing.draw(bench, dataset, n)
+        held_out = _held_out(bench, dataset, n)
+        result = GenerationResult([])
+        for each in drawn:
+            if each.steps is None and each.images is not None:
+                result.samples[each.name] = np.asarray(each.images[:SHOWN])
+        for name, extractor in extractors.items():
+            space = _Space(bench, dataset, name, extractor, metrics)
+            space.prepare(held_out)
+            for each in drawn:
+                result.rows.extend(space.rows(each))
+            result.rows.extend(space.rows(held_out, role="control"))
+            result.neighbours.update(space.neighbours(drawn) if not result.neighbours else {})
+        return result
+
+    def forecast(self, bench: Bench) -> str:
+        """Return what drawing and extracting would cost."""
+        extractors = {n: found for n, found in _extractors(bench).items() if not isinstance(found, DataUnavailable)}
+        n = bench.options.num_images or NUM_IMAGES
+        return drawing.forecast(bench, bench.options.dataset or "cifar10", n, extractors)
+
+
+def _metrics(text: str) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(word for word in text.split(",") if word))
+    for name in chosen:
+        if name not in METRICS:
+            raise UserError(f"--metrics {name}: unknown.{did_you_mean(name, METRICS)}")
+    return chosen or METRICS
+
+
+def _extractors(bench: Bench) -> dict[str, Extractor | DataUnavailable]:
+    """Feature spaces by name; the reason in place of one that cannot be had now, whose rows will say so."""
+    options = bench.options
+    names = list(dict.fromkeys(word for word in options.features.split(",") if word))
+    if not names:
+        raise UserError(f"--features: found nothing, needed one of {', '.join(EXTRACTORS)} or module:callable")
+    for flag, default in (("--weights", ""), ("--resize", "clean")):
+        if getattr(options, flag[2:]) != default and "inception" not in names:
+            raise UserError(f"{flag}: only inception listens to it; add inception to --features")
+    found: dict[str, Extractor | DataUnavailable] = {}
+    for name in names:
+        how: dict[str, Any] = {
+            "device": options.device,
+            "batch_size": options.batch_size,
+            "download": not options.offline,
+        }
+        if name == "inception":
+            how |= {"weights": Path(options.weights) if options.weights else None, "resize": options.resize}
+        try:
+            found[name] = load_extractor(name, **how)
+        except DataUnavailable as reason:
+            found[name] = reason
+    return found
+
+
+def _held_out(bench: Bench, dataset: str, n: int) -> Drawn:
+    """Test images in the place of samples: what a perfect model would get at this N."""
+    try:
+        images = bench.load_images(dataset, split="test", n=n)
+    except (DataUnavailable, UserError) as reason:
+        return Drawn("test images", reason=str(reason))
+    about: dict[str, Any] = {"sampling": {"source": f"{dataset} test"}, "fingerprint": {"data": images.sha256}}
+    return Drawn("test images", images.images, **about)
+
+
+class _Space:
+    """One feature space: the reference in it, and the rows of everything that is measured in it."""
+
+    def __init__(
+        self, bench: Bench, dataset: str, name: str, found: Extractor | DataUnavailable, metrics: Sequence[str]
+    ) -> None:
+        self.bench, self.dataset, self.name, self.found = bench, dataset, name, found
+        self.reason = str(found) if isinstance(found, DataUnavailable) else ""
+        heads = () if isinstance(found, DataUnavailable) else found.heads
+        lacking = {"is": "logits", "sfid": "spatial"}
+        asked_for = bool(bench.options.metrics)
+        self.metrics = [m for m in metrics if asked_for or not heads or lacking.get(m, "features") in heads]
+        self.keep = any(metric in OF_FEATURES for metric in self.metrics)
+        self.reference: Reference | None = None
+        self.pictures: Images | None = None  # of the reference, where they are had
+
+    @property
+    def extractor(self) -> Extractor:
+        """The network, where :attr:`reason` is empty."""
+        assert not isinstance(self.found, DataUnavailable)
+        return self.found
+
+    def prepare(self, held_out: Drawn) -> None:
+        """Find the reference; a reason is kept where it cannot be had."""
+        if self.reason:
+            return
+        spec = self.bench.options.reference or f"{self.dataset}:train"
+        try:
+            self.reference = self._reference(spec)
+        except DataUnavailable as reason:
+            self.reason = f"no reference: {reason}"
+            return
+        if "nearest_ratio" in self.metrics and not held_out.reason:
+            summary = self._summary(held_out)
+            self.reference = replace(self.reference, held_out=summary.features, factors={})
+
+    def _reference(self, spec: str) -> Reference:
+        name, _, split = spec.rpartition(":")
+        if name in DATASETS:
+            bundled = bundled_reference(self.extractor, name, split) if self.bench.options.reference == "" else None
+            return Reference(f"{name} {split}", bundled or self._of_images(self._whole(name, split)))
+        if spec in DATASETS:
+            raise UserError(f"--reference {spec}: which split? needed {spec}:train or {spec}:test")
+        given = read_input("reference", spec, flag="--reference")
+        label = Path(spec).name
+        if isinstance(given, StatisticsInput):
+            self._fits(given.mu.shape[0], spec)
+            return Reference(label, FeatureSummary.from_statistics(given.mu, given.sigma, given.n))
+        if isinstance(given, FeatureInput):
+            self._fits(given.features.shape[1], spec)
+            return Reference(label, FeatureSummary.from_features(given.features))
+        self.pictures = np.asarray(given.images[:NEIGHBOURHOOD])
+        return Reference(label, self._summarise(given.images, f"reference {label}"))
+
+    def _whole(self, name: str, split: str) -> ImageSet:
+        images = self.bench.load_images(name, split=split)
+        self.pictures = images.images[:NEIGHBOURHOOD]
+        return images
+
+    def _of_images(self, images: ImageSet) -> FeatureSummary:
+        return self._summarise(images.images, f"reference {images.name}")
+
+    def _fits(self, dim: int, what: str) -> None:
+        if self.extractor.dim not in (None, dim):
+            raise UserError(
+                f"{what}: found {dim} features, {self.name} has {self.extractor.dim}; choose their feature space with --features"
+            )
+
+    def _summary(self, drawn: Drawn) -> FeatureSummary:
+        if isinstance(drawn.given, StatisticsInput):
+            self._fits(drawn.given.mu.shape[0], drawn.name)
+            return FeatureSummary.from_statistics(drawn.given.mu, drawn.given.sigma, drawn.given.n)
+        if isinstance(drawn.given, FeatureInput):
+            self._fits(drawn.given.features.shape[1], drawn.name)
+            return FeatureSummary.from_features(drawn.given.features)
+        steps = "" if drawn.steps is None else f", {drawn.steps} steps"
+        return self._summarise(drawn.images, f"{drawn.name}{steps}: {self.name}")
+
+    def _summarise(self, images: Any, label: str) -> FeatureSummary:
+        with tqdm(total=len(images), desc=label, unit="img", disable=not self.bench.progress, leave=False) as bar:
+
+            def show(done: int, total: int) -> None:
+                bar.update(done - bar.n)
+
+            return summarise(
+                images,
+                self.extractor,
+                keep_features=self.keep,
+                spatial="sfid" in self.metrics and "spatial" in self.extractor.heads,
+                cache=self.bench.folder("features"),
+                progress=show,
+                name=label,
+            )
+
+    def rows(self, drawn: Drawn, role: str = "headline") -> list[Measurement]:
+        """Return the rows of one set of images."""
+        reason = drawn.reason or self.reason
+        if reason or self.reference is None:
+            return self.empty(drawn, reason, role)
+        found = measure_quality(self._summary(drawn), self.reference, self.metrics)
+        return [self._row(drawn, quality, role) for quality in found]
+
+    def empty(self, drawn: Drawn, reason: str, role: str = "headline") -> list[Measurement]:
+        """Return rows that say why they are empty."""
+        return [self._row(drawn, Quality(metric, None, 0, {}, reason), role) for metric in self.metrics]
+
+    def _row(self, drawn: Drawn, quality: Quality, role: str) -> Measurement:
+        estimate, on_curve = quality.estimate, drawn.steps is not None
+        described = not isinstance(self.found, DataUnavailable)
+        protocol: dict[str, Any] = dict(self.extractor.protocol) if described else {"features": self.name}
+        protocol |= {**quality.protocol, "sampling": drawn.sampling}
+        if on_curve:
+            protocol |= {"steps": drawn.steps, "seconds_per_image": drawn.seconds}
+        provenance: dict[str, Any] = {"fingerprint": drawn.fingerprint}
+        if described:
+            provenance["features"] = dict(self.extractor.fingerprint or {})
+        return Measurement(
+            suite=GenerationSuite.name,
+            system=drawn.name,
+            dataset=self.dataset,
+            metric=metric_name(quality.metric, self.name.replace(":", ".")),
+            value=None if estimate is None else float(estimate.value),
+            low=None if estimate is None or math.isnan(estimate.low) else float(estimate.low),
+            high=None if estimate is None or math.isnan(estimate.high) else float(estimate.high),
+            n=quality.n,
+            seed=self.bench.options.seed,
+            role="diagnostic" if on_curve else role,
+            variant=f"steps={drawn.steps}" if on_curve else "",
+            size=drawn.size,
+            protocol=protocol,
+            provenance=provenance,
+            note=quality.reason or "; ".join(drawn.notes),
+        )
+
+    def neighbours(self, drawn: Sequence[Drawn], shown: int = 8) -> dict[str, tuple[Images, Images]]:
+        """Return the first samples of every system with their nearest reference images in this space; none without pictures."""
+        if self.pictures is None or self.reference is None or self.reference.summary.features is None:
+            return {}
+        features = self.reference.features[: len(self.pictures)]
+        found = {}
+        for each in drawn:
+            if each.steps is None and each.images is not None:
+                _, indices = nearest(self._summary(each).features[:shown], features, k=NEIGHBOURS)  # type: ignore[index]
+                found[each.name] = (np.asarray(each.images[:shown]), self.pictures[indices])
+        return found

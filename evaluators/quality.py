@@ -1,0 +1,182 @@
+"""Every sample-quality number of one set of images against one reference, in one feature space.
+
+The metrics by their generic names, as ``--metrics`` takes them; a row's name also says the features (``metric_name``):
+
+==================  ===============================================================  =========================  ========
+name                what                                                             reference                  better
+==================  ===============================================================  =========================  ========
+fd                  Frechet distance (FID in Inception features)                     mean and covariance        lower
+fd_infinity         the same, extrapolated to infinitely many samples                mean and covariance        lower
+kd                  unbiased polynomial MMD^2 (KID in Inception features)            features                   lower
+is                  Inception score, one split                                       none                       higher
+sfid                Frechet distance of spatial features                             mean and covariance        lower
+precision, recall   share of samples on the data's manifold, and of data on theirs   features                   higher
+density, coverage   the same with counts, and with nearest-neighbour balls           features                   higher
+authenticity        share of samples that are no copies of training images           features                   higher
+nearest_ratio       distance to the nearest training image, held-out images being 1  features, held-out images  1
+==================  ===============================================================  =========================  ========
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators.features.summary import FeatureSummary, Statistics
+from evaluators.metrics.frechet import FrechetReference, fd_infinity, frechet_estimate
+from evaluators.metrics.inception_score import inception_score_estimate
+from evaluators.metrics.intervals import Estimate
+from evaluators.metrics.kid import kid
+from evaluators.metrics.neighbours import authenticity, nearest_ratio
+from evaluators.metrics.prdc import PRDC, prdc
+from vaebm.errors import UserError
+
+METRICS = (
+    *("fd", "fd_infinity", "kd", "is", "sfid", "precision", "recall", "density", "coverage"),
+    *("authenticity", "nearest_ratio"),
+)
+OF_FEATURES = frozenset(METRICS) - {"fd", "fd_infinity", "is", "sfid"}  # these need every image's features
+K, K_PRECISION = 5, 3
+NEIGHBOURHOOD = 10_000  # images of either side in the metrics of neighbourhoods, whose values depend on it
+
+Features = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What samples are compared with.
+
+    Attributes:
+        name: for protocols: ``"cifar10 train"``.
+        summary: statistics, and features where they are had.
+        held_out: features of images of the same distribution that are not in the reference, or None.
+        factors: Frechet factors of its covariances, made once.
+    """
+
+    name: str
+    summary: FeatureSummary
+    held_out: Features | None = None
+    factors: dict[str, FrechetReference] = field(default_factory=dict)
+
+    def factor(self, head: str) -> FrechetReference:
+        """Return the factored mean and covariance of ``"features"`` or ``"spatial"``."""
+        if head not in self.factors:
+            moments = self.summary.moments if head == "features" else self.summary.spatial
+            if moments is None:
+                raise UserError(f"the reference {self.name} has no statistics of {head}")
+            _, mu, cov = moments.statistics()
+            self.factors[head] = FrechetReference(mu, cov)
+        return self.factors[head]
+
+    @property
+    def features(self) -> Features:
+        """Features of its first images.
+
+        Raises:
+            UserError: only its mean and covariance are known.
+        """
+        if self.summary.features is None:
+            raise UserError(f"the reference {self.name} holds a mean and a covariance only; needed images or features")
+        return self.summary.features[:NEIGHBOURHOOD]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One number: its value or why there is none, and what belongs to its protocol."""
+
+    metric: str
+    estimate: Estimate | None  # low and high are NaN where there is no interval
+    n: int | None
+    protocol: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+
+def measure_quality(samples: FeatureSummary, reference: Reference, metrics: Sequence[str]) -> list[Quality]:
+    """Measure ``metrics`` in their order; one that cannot be had says why and stops no other.
+
+    Args:
+        samples: summary of the samples, with features where :data:`OF_FEATURES` are asked for.
+        metrics: of :data:`METRICS`.
+    """
+    neighbourhood = _Once(lambda: prdc(reference.features, _features(samples), k=K, k_precision=K_PRECISION))
+    found = []
+    for metric in metrics:
+        n, about = samples.n, _protocol(metric, reference)
+        if metric in ("precision", "recall", "density", "coverage", "authenticity", "nearest_ratio"):
+            n = min(n or 0, NEIGHBOURHOOD)
+        try:
+            found.append(Quality(metric, _measure(metric, samples, reference, neighbourhood), n, about))
+        except UserError as error:  # too few images, no features, no logits: this cell is empty, the table is not
+            found.append(Quality(metric, None, n, about, str(error)))
+    return found
+
+
+class _Once:
+    """A value that several metrics share, made when the first asks; a failure is every one's."""
+
+    def __init__(self, make: Callable[[], PRDC]) -> None:
+        self.make = make
+        self.made: PRDC | None = None
+
+    def __call__(self) -> PRDC:
+        if self.made is None:
+            self.made = self.make()
+        return self.made
+
+
+def _measure(metric: str, samples: FeatureSummary, reference: Reference, neighbourhood: _Once) -> Estimate:
+    if metric in ("fd", "fd_infinity", "sfid"):
+        moments = samples.spatial if metric == "sfid" else samples.moments
+        if moments is None:
+            raise UserError("these features have no spatial part; sfid needs --features inception")
+        factor = reference.factor("spatial" if metric == "sfid" else "features")
+        if isinstance(moments, Statistics):  # somebody's mean and covariance: no interval
+            if metric == "fd_infinity":
+                raise UserError("found a mean and a covariance only; an extrapolation needs images or features")
+            _, mu, cov = moments.statistics()
+            return Estimate(factor.distance(mu, cov), math.nan, math.nan)
+        if moments.n <= moments.dim:  # it could be computed, and would mostly be bias
+            raise UserError(
+                f"found {moments.n} images, a covariance of {moments.dim} features needs more (--num-images), or features "
+                "of fewer dimensions (--features)"
+            )
+        return (fd_infinity if metric == "fd_infinity" else frechet_estimate)(moments, factor)
+    if metric == "is":
+        if samples.classes is None:
+            raise UserError("these features come without class probabilities")
+        return inception_score_estimate(samples.classes)
+    if metric == "kd":
+        return kid(reference.features, _features(samples, None))
+    if metric in ("precision", "recall", "density", "coverage"):
+        return getattr(neighbourhood(), metric)
+    if metric == "authenticity":
+        return authenticity(reference.features, _features(samples))
+    if reference.held_out is None:
+        raise UserError(f"no held-out images of {reference.name} were had")
+    return nearest_ratio(reference.features, reference.held_out, _features(samples))
+
+
+def _features(samples: FeatureSummary, most: int | None = NEIGHBOURHOOD) -> Features:
+    if samples.features is None:
+        raise UserError("found a mean and a covariance only; needed images or features")
+    return samples.features[:most]
+
+
+def _protocol(metric: str, reference: Reference) -> dict[str, Any]:
+    """What decides whether two values of this metric are comparable, besides features and sampling."""
+    if metric == "is":
+        return {"splits": 1, "interval": "delete-group jackknife, 95 %"}
+    n_features = 0 if reference.summary.features is None else len(reference.features)
+    jackknife = "delete-group jackknife over samples, 95 %"
+    abouts: dict[str, dict[str, Any]] = {
+        "fd": {"n_reference": reference.summary.n, "interval": jackknife},
+        "fd_infinity": {"n_reference": reference.summary.n, "interval": "delete-group jackknife of fd, 95 %"},
+        "sfid": {"n_reference": reference.summary.n, "interval": jackknife},
+        "kd": {"n_reference": n_features, "kernel": "(x.y/d + 1)^3", "interval": "U-statistic, both sides, 95 %"},
+    }
+    about = abouts.get(metric, {"n_reference": n_features, "interval": "95 %"})
+    k = {"precision": K_PRECISION, "recall": K_PRECISION, "density": K, "coverage": K}.get(metric)
+    return {"reference": reference.name, **about, **({"k": k} if k else {})}

@@ -1,0 +1,126 @@
+"""What tables and plots know of a metric of samples: its printed name, which way is better, how its numbers are printed."""
+
+from dataclasses import dataclass
+
+from leaderboards.board import Column
+from vaebm.errors import UserError
+
+INCEPTION = "Inception"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric in print; ``magnitude``, ``decimals`` and ``higher_is_better`` as in :class:`leaderboards.board.Column`.
+
+    Attributes:
+        title: printed name.
+        meaning: a sentence for a footnote, where the name alone would mislead.
+    """
+
+    title: str
+    higher_is_better: bool | None = None
+    magnitude: bool = False
+    decimals: int | None = None
+    meaning: str = ""
+
+
+# In the order of columns.
+METRICS = {
+    "is": Metric("IS", True),
+    "fid": Metric("FID", False),
+    "fid_infinity": Metric("FID inf", False, meaning="FID inf: FID extrapolated to infinitely many samples."),
+    "fd": Metric(
+        "FD",
+        False,
+        magnitude=True,
+        meaning="FD: Fréchet distance in these features; it is not FID and compares with none.",
+    ),
+    "fd_infinity": Metric(
+        "FD inf", False, magnitude=True, meaning="FD inf: FD extrapolated to infinitely many samples."
+    ),
+    "sfid": Metric("sFID", False),
+    "sfd": Metric("sFD", False, magnitude=True, meaning="sFD: sFID's distance, in spatial features of this network."),
+    "kid": Metric("KID", False, magnitude=True),
+    "kd": Metric("KD", False, magnitude=True, meaning="KD: kernel distance, KID's estimator, in these features."),
+    "precision": Metric("Precision", True),
+    "recall": Metric("Recall", True),
+    "density": Metric("Density", True),
+    "coverage": Metric("Coverage", True),
+    "authenticity": Metric("Authenticity", True),
+    "nearest_ratio": Metric(
+        "NN ratio",
+        meaning="NN ratio: distance to the nearest training image, over that of held-out images; 1 is as new"
+        " as these, far below 1 are copies.",
+    ),
+    "log_likelihood": Metric("Log-likelihood (nats)", True),
+    "modes": Metric("Modes", True, decimals=0),
+    "kl": Metric("KL (nats)", False, magnitude=True),
+    "classifier_confidence": Metric("Confidence"),
+    "classifier_agreement": Metric(
+        "Agreement", meaning="Agreement: share of real images whose digits the classifier names right."
+    ),
+    "high_quality": Metric(
+        "High quality", True, meaning="High quality: share of samples within 3 standard deviations of a mode."
+    ),
+    "seconds_per_image": Metric("s/image", magnitude=True),
+}
+
+# Metrics of features: by these names alone they are in Inception's ...
+IN_INCEPTION = {*("is", "fid", "fid_infinity", "sfid", "kid", "precision", "recall", "density", "coverage")}
+IN_INCEPTION |= {"authenticity", "nearest_ratio"}
+# ... and as "<metric>_<features>" in others; of two that begin alike the longer comes first.
+IN_FEATURES = (
+    "fd_infinity",
+    "fd",
+    "sfd",
+    "kd",
+    "is",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "authenticity",
+    "nearest_ratio",
+)
+
+
+def split_metric(name: str) -> tuple[str, str]:
+    """Split ``"fd_infinity_cifar10net"`` into ``("fd_infinity", "cifar10net")``; ``"fid"`` is ``("fid", "Inception")``.
+
+    Other metrics are in no features: ``("log_likelihood", "")``, ``("my_metric", "")``.
+
+    Raises:
+        UserError: ``fid_<features>``: a distance in other features must not be called FID.
+    """
+    if name in METRICS:
+        return name, INCEPTION if name in IN_INCEPTION else ""
+    if name.startswith("fid_"):
+        raise UserError(
+            f"metric {name!r}: found a FID in features of another network than Inception; needed fd_{name[4:]}"
+        )
+    for base in IN_FEATURES:
+        if name.startswith(f"{base}_"):
+            return base, name.removeprefix(f"{base}_")
+    return name, ""
+
+
+def metric_of(name: str) -> Metric:
+    """Return what is known of a metric, whatever its features; an unknown one is printed as it is called."""
+    return METRICS.get(split_metric(name)[0], Metric(name, magnitude=True))
+
+
+def metric_column(name: str, suffix: str = "") -> Column:
+    """Return the column of a metric.
+
+    Args:
+        suffix: put behind the title: ``" (of 1000)"``.
+    """
+    metric = metric_of(name)
+    return Column(name, metric.title + suffix, metric.magnitude, metric.decimals, metric.higher_is_better)
+
+
+def in_order(names: set[str]) -> list[str]:
+    """Sort names of metrics as their columns stand; unknown ones last, by name."""
+    known = list(METRICS)
+    place = lambda name: known.index(base) if (base := split_metric(name)[0]) in known else len(known)
+    return sorted(names, key=lambda name: (place(name), name))
