@@ -101,7 +101,7 @@ def mean_log_likelihood(log_p: ArrayLike, *, confidence: float = CONFIDENCE) -> 
         raise UserError(f"log-likelihood: found shape {values.shape}, needed log p of at least 2 points, (n,)")
     if not np.isfinite(values).all():
         raise UserError(f"log-likelihood: {int((~np.isfinite(values)).sum())} of {len(values)} log p are not finite")
-    half = float(norm.ppf((1 + confidence) / 2)) * values.std(ddof=1) / math.sqrt(len(values))
+    half = float(norm.ppf((1 + confidence) / 2) * values.std(ddof=1)) / math.sqrt(len(values))
     mean = float(values.mean())
     return Estimate(mean, mean - half, mean + half)
 
@@ -196,15 +196,15 @@ def _seeds(n: int, seed: int) -> list[int]:
 def _row(
     name: str, model: PointModel, metric: str, value: Estimate | int, n: int, seed: int, protocol: dict[str, Any]
 ) -> Measurement:
-    known = isinstance(value, Estimate)
+    low, high = (value.low, value.high) if isinstance(value, Estimate) else (None, None)
     return Measurement(
         suite=SUITE,
         system=name,
         dataset=DATASET,
         metric=metric,
-        value=value.value if known else value,
-        low=value.low if known else None,
-        high=value.high if known else None,
+        value=value.value if isinstance(value, Estimate) else value,
+        low=low,
+        high=high,
         n=n,
         seed=seed,
         role="control" if name == CONTROL else "headline",

@@ -7,6 +7,7 @@ KL(share of the triples || uniform) in nats. Even a perfect sampler has KL > 0 a
 25 Gaussians: points in the plane, where densities are exact (``evaluators.gaussians25``).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -186,7 +187,7 @@ def _perfect(n: int, seed: int, protocol: Mapping[str, Any]) -> list[Measurement
     perfect = Drawn("perfect sampler")
     values = {"modes": expected_modes(n, MODES), "kl": expected_kl(n, MODES)}
     return [
-        _row(perfect, metric, Estimate(v, v, v), n, seed, {**protocol, "expected": "exact"}, role="control")
+        _row(perfect, metric, Estimate(v, math.nan, math.nan), n, seed, {**protocol, "expected": "exact"}, role="control")
         for metric, v in values.items()
     ]
 
@@ -208,8 +209,8 @@ def _row(
         dataset="stacked_mnist",
         metric=metric,
         value=None if estimate is None else float(estimate.value),
-        low=None if estimate is None else float(estimate.low),
-        high=None if estimate is None else float(estimate.high),
+        low=None if estimate is None or math.isnan(estimate.low) else float(estimate.low),
+        high=None if estimate is None or math.isnan(estimate.high) else float(estimate.high),
         n=n,
         seed=seed,
         role="diagnostic" if on_curve else role,

@@ -18,8 +18,9 @@ nearest_ratio       distance to the nearest training image, held-out images bein
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from evaluators.metrics.frechet import FrechetReference, fd_infinity, frechet_es
 from evaluators.metrics.inception_score import inception_score_estimate
 from evaluators.metrics.intervals import Estimate
 from evaluators.metrics.kid import kid
+from evaluators.metrics.moments import GroupedMoments
 from evaluators.metrics.neighbours import authenticity, nearest_ratio
 from evaluators.metrics.prdc import PRDC, prdc
 from vaebm.errors import UserError
@@ -40,6 +42,7 @@ METRICS = (
 )
 OF_FEATURES = frozenset(METRICS) - {"fd", "fd_infinity", "is", "sfid"}  # these need every image's features
 K, K_PRECISION = 5, 3
+_OF_NEIGHBOURS = OF_FEATURES - {"kd"}
 NEIGHBOURHOOD = 10_000  # images of either side in the metrics of neighbourhoods, whose values depend on it
 
 Features = NDArray[np.floating]
@@ -101,41 +104,43 @@ def measure_quality(samples: FeatureSummary, reference: Reference, metrics: Sequ
         samples: summary of the samples, with features where :data:`OF_FEATURES` are asked for.
         metrics: of :data:`METRICS`.
     """
-    neighbourhood = _Once(lambda: prdc(reference.features, _features(samples), k=K, k_precision=K_PRECISION))
-    found = []
+    measuring, found = _Measuring(samples, reference), []
     for metric in metrics:
-        n, about = samples.n, _protocol(metric, reference)
-        if metric in ("precision", "recall", "density", "coverage", "authenticity", "nearest_ratio"):
-            n = min(n or 0, NEIGHBOURHOOD)
+        n = min(samples.n or 0, NEIGHBOURHOOD) if metric in _OF_NEIGHBOURS else samples.n
+        about = _protocol(metric, reference)
         try:
-            found.append(Quality(metric, _measure(metric, samples, reference, neighbourhood), n, about))
+            found.append(Quality(metric, getattr(measuring, metric if metric != "is" else "inception_score"), n, about))
         except UserError as error:  # too few images, no features, no logits: this cell is empty, the table is not
             found.append(Quality(metric, None, n, about, str(error)))
     return found
 
 
-class _Once:
-    """A value that several metrics share, made when the first asks; a failure is every one's."""
+class _Measuring:
+    """Every metric as a property; what several share is made when the first asks."""
 
-    def __init__(self, make: Callable[[], PRDC]) -> None:
-        self.make = make
-        self.made: PRDC | None = None
+    def __init__(self, samples: FeatureSummary, reference: Reference) -> None:
+        self.samples, self.reference = samples, reference
 
-    def __call__(self) -> PRDC:
-        if self.made is None:
-            self.made = self.make()
-        return self.made
+    @cached_property
+    def fd(self) -> Estimate:
+        return self._frechet(self.samples.moments, "features")
 
+    @property
+    def fd_infinity(self) -> Estimate:
+        if isinstance(self.samples.moments, Statistics):
+            raise UserError("found a mean and a covariance only; an extrapolation needs images or features")
+        plain = self.fd  # refuses too few images
+        return fd_infinity(self.samples.moments, self.reference.factor("features"), plain)
 
-def _measure(metric: str, samples: FeatureSummary, reference: Reference, neighbourhood: _Once) -> Estimate:
-    if metric in ("fd", "fd_infinity", "sfid"):
-        moments = samples.spatial if metric == "sfid" else samples.moments
-        if moments is None:
+    @property
+    def sfid(self) -> Estimate:
+        if self.samples.spatial is None:
             raise UserError("these features have no spatial part; sfid needs --features inception")
-        factor = reference.factor("spatial" if metric == "sfid" else "features")
+        return self._frechet(self.samples.spatial, "spatial")
+
+    def _frechet(self, moments: GroupedMoments | Statistics, head: str) -> Estimate:
+        factor = self.reference.factor(head)
         if isinstance(moments, Statistics):  # somebody's mean and covariance: no interval
-            if metric == "fd_infinity":
-                raise UserError("found a mean and a covariance only; an extrapolation needs images or features")
             _, mu, cov = moments.statistics()
             return Estimate(factor.distance(mu, cov), math.nan, math.nan)
         if moments.n <= moments.dim:  # it could be computed, and would mostly be bias
@@ -143,26 +148,52 @@ def _measure(metric: str, samples: FeatureSummary, reference: Reference, neighbo
                 f"found {moments.n} images, a covariance of {moments.dim} features needs more (--num-images), or features "
                 "of fewer dimensions (--features)"
             )
-        return (fd_infinity if metric == "fd_infinity" else frechet_estimate)(moments, factor)
-    if metric == "is":
-        if samples.classes is None:
+        return frechet_estimate(moments, factor)
+
+    @property
+    def inception_score(self) -> Estimate:
+        if self.samples.classes is None:
             raise UserError("these features come without class probabilities")
-        return inception_score_estimate(samples.classes)
-    if metric == "kd":
-        return kid(reference.features, _features(samples, None))
-    if metric in ("precision", "recall", "density", "coverage"):
-        return getattr(neighbourhood(), metric)
-    if metric == "authenticity":
-        return authenticity(reference.features, _features(samples))
-    if reference.held_out is None:
-        raise UserError(f"no held-out images of {reference.name} were had")
-    return nearest_ratio(reference.features, reference.held_out, _features(samples))
+        return inception_score_estimate(self.samples.classes)
 
+    @property
+    def kd(self) -> Estimate:
+        return kid(self._features(), self.reference.features)
 
-def _features(samples: FeatureSummary, most: int | None = NEIGHBOURHOOD) -> Features:
-    if samples.features is None:
-        raise UserError("found a mean and a covariance only; needed images or features")
-    return samples.features[:most]
+    @cached_property
+    def prdc(self) -> PRDC:
+        return prdc(self.reference.features, self._features(NEIGHBOURHOOD), k=K, k_precision=K_PRECISION)
+
+    @property
+    def precision(self) -> Estimate:
+        return self.prdc.precision
+
+    @property
+    def recall(self) -> Estimate:
+        return self.prdc.recall
+
+    @property
+    def density(self) -> Estimate:
+        return self.prdc.density
+
+    @property
+    def coverage(self) -> Estimate:
+        return self.prdc.coverage
+
+    @property
+    def authenticity(self) -> Estimate:
+        return authenticity(self.reference.features, self._features(NEIGHBOURHOOD))
+
+    @property
+    def nearest_ratio(self) -> Estimate:
+        if self.reference.held_out is None:
+            raise UserError(f"no held-out images of {self.reference.name} were had")
+        return nearest_ratio(self.reference.features, self.reference.held_out, self._features(NEIGHBOURHOOD))
+
+    def _features(self, most: int | None = None) -> Features:
+        if self.samples.features is None:
+            raise UserError("found a mean and a covariance only; needed images or features")
+        return self.samples.features[:most]
 
 
 def _protocol(metric: str, reference: Reference) -> dict[str, Any]:

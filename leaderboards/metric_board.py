@@ -23,7 +23,7 @@ NOT_PUBLISHED = "Not in published.csv: the paper gives no number, or none that c
 NEVER_RANK = (
     "They follow protocols of their authors and are of full-size models: never rank a measured row against them."
 )
-NOT_TOLD = ("kl_floor",)  # a sentence of its own
+NOT_TOLD = ("kl_floor", "n_samples", "n_test", "unit")  # told by a sentence of its own, by N, or by a title
 
 
 def metric_board(

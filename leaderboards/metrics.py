@@ -46,7 +46,11 @@ METRICS = {
     "recall": Metric("Recall", True),
     "density": Metric("Density", True),
     "coverage": Metric("Coverage", True),
-    "authenticity": Metric("Authenticity", True),
+    "authenticity": Metric(
+        "Authenticity",  # no direction: bad samples are authentic, too
+        meaning="Authenticity: share of samples farther from their nearest training image than that one is from its own; low"
+        " means copies.",
+    ),
     "nearest_ratio": Metric(
         "NN ratio",
         meaning="NN ratio: distance to the nearest training image, over that of held-out images; 1 is as new"

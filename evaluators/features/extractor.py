@@ -3,6 +3,7 @@
     extractor = load_extractor("inception", device="cuda")
     extractor.extract(images)  # {"features": (n, 2048), "logits": (n, 1008), "spatial": (n, 2023)}
 
+An installed package adds names through the entry-point group ``vaebm.extractors``: ``load(name, options: Options) -> Extractor``.
 Importing this module costs no torch.
 """
 

@@ -69,7 +69,7 @@ class NetworkExtractor:
 
     @torch.no_grad()
     def extract(self, images: Images) -> Heads:
-        """See ``Extractor``."""
+        """See ``Extractor``; raises UserError also where a batch does not fit into the device's memory."""
         check_images(images, self.name)
         n, size = len(images), self.batch_size
         parts: list[list[NDArray[np.floating]]] = []
@@ -79,7 +79,12 @@ class NetworkExtractor:
                 real = len(x)
                 # Another batch size may take another kernel, and so other numbers: every batch has the same.
                 x = torch.cat([x, x[-1:].expand(size - real, -1, -1, -1)]) if real < size else x
-                out = self.network(x.to(self.device, self.dtype))
+                try:
+                    out = self.network(x.to(self.device, self.dtype))
+                except torch.OutOfMemoryError:
+                    raise UserError(
+                        f"--batch-size {size}: {self.name} on {self.device} has no memory for it; take less"
+                    ) from None
                 tensors: tuple[Tensor, ...] = out if isinstance(out, tuple) else (out,)
                 assert all(t.dtype == self.dtype for t in tensors), "the network left the dtype it was given"
                 parts.append([t[:real].cpu().numpy() for t in tensors])

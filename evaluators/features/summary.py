@@ -24,7 +24,7 @@ from evaluators.metrics.moments import GROUPS, ClassSums, GroupedMoments
 from evaluators.protocols import Images
 from vaebm.errors import UserError
 
-CHUNK = 1000  # images between two writes
+CHUNK = 500  # images between two writes
 
 
 class ImageArray(Protocol):
@@ -129,9 +129,8 @@ def summarise(
     if spatial and "spatial" not in extractor.heads:
         raise UserError(f"features of {extractor.name} have no spatial part; sfid needs those of inception")
     wanted = [head for head in extractor.heads if head != "spatial" or spatial]
-    chunk = (
-        -(-chunk // (batch := getattr(extractor, "batch_size", 1))) * batch
-    )  # else each chunk would end in a padded batch
+    batch = getattr(extractor, "batch_size", 1)
+    chunk = -(-chunk // batch) * batch  # a chunk that ends within a batch would pay for the padding each time
     store = ArrayStore(cache if extractor.fingerprint is not None else None)
     digest = hashlib.sha256(repr(tuple(map(int, images.shape))).encode())
     moments: dict[str, GroupedMoments] = {}

@@ -2,11 +2,14 @@
 
 Candidates are found from squared distances |a|^2 + |b|^2 - 2 a . b, one matrix product per block, after the references' mean is
 subtracted (it keeps the terms of the size of their sum). The distances returned are those of the candidates, from differences in
-float64: a copy is at distance 0 exactly. Memory beside the features is a few blocks and k numbers per query, whatever N.
+float64: a copy is at distance 0 exactly. Among more than k + 3 images whose distances differ by less than the products resolve
+(a millionth of |a|^2 + |b|^2 in float32) any k may be taken. Memory beside the features is a few blocks and k numbers per query,
+whatever N.
 """
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +21,7 @@ from vaebm.errors import UserError
 
 _BLOCK = 1000  # images a side of a block of distances
 _SPARE = 3  # candidates beyond k, should rounding have mixed up the last ones
-_EXACT = 2**20  # numbers differences are formed of at once
+_EXACT = 2**17  # numbers differences are formed of at once: 1 MB
 _FLOAT32_FROM = 129  # features; below, float64 products cost no more than the rest
 
 
@@ -143,7 +146,7 @@ class Centred:
 
     def __init__(self, references: Features) -> None:
         d = references.shape[1]
-        self.dtype = np.dtype(np.float32 if d >= _FLOAT32_FROM else np.float64)
+        self.dtype: np.dtype[Any] = np.dtype(np.float32 if d >= _FLOAT32_FROM else np.float64)
         self.centre = references.mean(axis=0, dtype=np.float64).astype(self.dtype)
         # Of |a|^2 + |b|^2: what rounding may change a squared distance by.
         self.resolution = float(np.finfo(self.dtype).eps) * (4 + math.sqrt(d))

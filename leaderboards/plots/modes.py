@@ -24,7 +24,7 @@ def write(result: Any, folder: Path, *, pdf: bool = False) -> list[Path]:
 
     Args:
         result: with ``rows``; ``samples``, system -> uint8 (N, H, W, C); ``counts``, system -> images per mode, int (K,); ``densities``,
-            name -> an object with ``density`` (H, W), row 0 at the lowest y, over the square from ``extent[0]`` to ``extent[1]``,
+            name -> an object with ``density`` (H, W), row 0 at the lowest y, ``extent``, centres of the first and the last pixel,
             and ``points`` (n, 2), samples as (x, y).
         pdf: write a PDF beside each PNG.
 
@@ -97,7 +97,8 @@ def density_maps(densities: Mapping[str, Any]) -> "Figure":
         axes = figure.subplots(2, across, sharex=True, sharey=True, squeeze=False)
         for (upper, lower), (name, item) in zip(axes.T, densities.items(), strict=True):
             low, high = item.extent
-            square = (low, high, low, high)
+            half = (high - low) / (len(item.density) - 1) / 2  # imshow's extent is that of the pixels' edges
+            square = (low - half, high + half, low - half, high + half)
             norm = PowerNorm(0.5, vmin=0, vmax=end)
             shown = upper.imshow(item.density, extent=square, origin="lower", cmap=DENSITY, norm=norm)
             points = np.asarray(item.points, float).reshape(-1, 2)[:POINTS]

@@ -15,7 +15,7 @@ import benchmark
 from baselines.load import load_system
 from baselines.nvae import NVAESystem
 from baselines.vaebm import VAEBMSystem
-from leaderboards import plots
+import leaderboards
 from vaebm import cli
 from vaebm.checkpoints import load_official, official, save_official
 from vaebm.data import load_images
@@ -155,7 +155,7 @@ def call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     monkeypatch.delenv("VAEBM_DATA", raising=False)
-    monkeypatch.setattr(plots, "write_plots", lambda *_, **__: [])
+    monkeypatch.setattr(leaderboards, "write_plots", lambda *_, **__: [])
     monkeypatch.setattr(sys, "argv", ["benchmark.py"])
 
     def called(*words: str) -> tuple[int, str, str]:

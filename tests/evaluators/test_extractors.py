@@ -130,6 +130,18 @@ def test_arithmetic_is_exact_inside_and_as_before_outside(
     assert torch.get_float32_matmul_precision() == before
 
 
+def test_a_batch_that_does_not_fit_is_one_line(weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor = load_extractor("mnistnet", weights=weights["mnistnet"], batch_size=64)
+
+    def full(_: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
+
+    monkeypatch.setattr(extractor.network, "forward", full)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="--batch-size 64: mnistnet on cpu has no memory for it") as refused:
+        extractor.extract(pictures(1, (28, 28, 1)))
+    one_line(refused)
+
+
 def test_padded_digits_are_cropped_back(weights: dict[str, Path]) -> None:
     extractor = load_extractor("mnistnet", weights=weights["mnistnet"], batch_size=3)
     digits = pictures(3, (28, 28, 1))

@@ -20,8 +20,8 @@ def written_out(queries: np.ndarray, references: np.ndarray, exclude_self: bool 
 @pytest.mark.parametrize("exclude_self", [False, True])
 @pytest.mark.parametrize("block", [10_000, 30, 7])
 def test_equals_the_sorted_matrix(monkeypatch: pytest.MonkeyPatch, d: int, exclude_self: bool, block: int) -> None:
-    cut = lambda n: (slice(i, min(i + block, n)) for i in range(0, n, block))
-    monkeypatch.setattr("evaluators.metrics.neighbours.blocks", lambda n, size=block: cut(n))
+    cut = lambda n, size=block: (slice(i, min(i + size, n)) for i in range(0, n, size))
+    monkeypatch.setattr("evaluators.metrics.neighbours.blocks", cut)
     rng = np.random.default_rng(d)
     references = (rng.normal(size=(97, d)) + 5).astype(np.float32)
     queries = references if exclude_self else (rng.normal(size=(64, d)) + 5).astype(np.float32)
@@ -118,7 +118,7 @@ def test_authenticity_is_its_definition() -> None:
 
 def test_ratio_of_fresh_draws_is_one_and_of_copies_zero() -> None:
     rng = np.random.default_rng(1)
-    train = rng.normal(size=(800, 10))
+    train = rng.normal(size=(500, 10))
     ratios = [
         nearest_ratio(train, rng.normal(size=(150, 10)), rng.normal(size=(150, 10)), replicates=200) for _ in range(80)
     ]

@@ -24,6 +24,12 @@ def values(found: PRDC) -> dict[str, float]:
     return {name: getattr(found, name).value for name in NAMES}
 
 
+def cut_into(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    cut = lambda n, size=block: (slice(i, min(i + size, n)) for i in range(0, n, size))
+    for module in ("prdc", "neighbours"):
+        monkeypatch.setattr(f"evaluators.metrics.{module}.blocks", cut)
+
+
 def written_out(real: np.ndarray, fake: np.ndarray, k: int, k_precision: int) -> dict[str, float]:
     """The definitions, with the whole matrices in float64."""
     distances = lambda a, b: ((a[:, None].astype(float) - b[None]) ** 2).sum(-1)
@@ -70,9 +76,7 @@ def test_equals_torch_fidelity() -> None:
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     real, fake = draws(61, 140, 2), draws(50, 140, 3)
     whole = prdc(real, fake)
-    for module in ("prdc", "neighbours"):
-        cut = lambda n: (slice(i, min(i + block, n)) for i in range(0, n, block))
-        monkeypatch.setattr(f"evaluators.metrics.{module}.blocks", lambda n, size=block: cut(n))
+    cut_into(monkeypatch, block)
     assert prdc(real, fake) == whole
 
 
@@ -180,9 +184,7 @@ def test_intervals_shrink_with_the_images_of_both_sets() -> None:
 def test_blocks_bound_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     n, d, block = 3000, 64, 100
     real, fake = draws(n, d, 0), draws(n, d, 1)
-    for module in ("prdc", "neighbours"):
-        cut = lambda n: (slice(i, min(i + block, n)) for i in range(0, n, block))
-        monkeypatch.setattr(f"evaluators.metrics.{module}.blocks", lambda n, size=block: cut(n))
+    cut_into(monkeypatch, block)
     tracemalloc.start()
     prdc(real, fake)
     _, peak = tracemalloc.get_traced_memory()
@@ -208,7 +210,7 @@ def test_k_outside_its_range_is_refused(k: int, k_precision: int, message: str) 
 def test_bad_features_are_named() -> None:
     good, bad = draws(10, 4, 0), draws(10, 4, 0)
     bad[3] = np.inf
-    with pytest.raises(UserError, match="features of the real images: 1 of 10 images .* position 3"):
+    with pytest.raises(UserError, match=r"features of the real images: 1 of 10 images .* position 3"):
         prdc(bad, good)
     with pytest.raises(UserError, match="features of the fake images"):
         prdc(good, bad)

@@ -89,6 +89,13 @@ def test_chunks_decide_nothing(chunk: int, n: int) -> None:
     same(summarise(images, Means(), chunk=chunk, spatial=True), summarise(images, Means(), chunk=1000, spatial=True))
 
 
+def test_chunks_are_whole_batches() -> None:
+    extractor = Means()
+    extractor.batch_size = 8  # type: ignore[attr-defined]
+    summarise(pictures(50), extractor, chunk=20)
+    assert extractor.sizes == [24, 24, 2]
+
+
 def test_groups_are_those_asked_for() -> None:
     found = summarise(pictures(30), Means(), groups=7, chunk=8)
     assert found.moments.to_arrays()["counts"].tolist() == [5, 5, 4, 4, 4, 4, 4]  # type: ignore[union-attr]

@@ -56,7 +56,9 @@ def test_densities_share_one_scale_that_ends_at_the_true_density() -> None:
     maps = [axis for axis in figure.axes if axis.images]
     assert [axis.get_title() for axis in maps] == ["true density", "NVAE", "VAEBM"]
     assert {axis.images[0].norm.vmax for axis in maps} == {densities["true density"].density.max()}
-    assert {tuple(axis.images[0].get_extent()) for axis in maps} == {(-5.0, 5.0, -5.0, 5.0)}
+    half = 10 / 300 / 2  # 301 pixels, the centres of the outermost at -5 and 5
+    for axis in maps:
+        assert axis.images[0].get_extent() == pytest.approx([-5 - half, 5 + half, -5 - half, 5 + half])
     assert {axis.images[0].origin for axis in maps} == {"lower"}
     np.testing.assert_array_equal(maps[1].images[0].get_array(), densities["nvae"].density)
     points = [axis for axis in figure.axes if axis.lines]

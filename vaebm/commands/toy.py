@@ -19,6 +19,7 @@ from vaebm.errors import UserError
 
 def main(arguments: Sequence[str]) -> int:
     """Run the verb; return the exit code."""
+    from vaebm.checkpoints.native import load_checkpoint
     from vaebm.toy.checkpoints import load, save
     from vaebm.toy.train import EBMTraining, VAETraining, train_ebm, train_vae
     from vaebm.toy.vae import ToyVAE, VAEConfig
@@ -41,11 +42,14 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = parse(parser, arguments)
     use_device("cpu", options.threads)
-    vae = None
+    vae, made = None, {"seed": options.seed, "vae": asdict(options.vae)}  # stage 1, and what the cards say of the training
     if options.vae_from is not None:
-        vae = load(options.vae_from)
-        if not isinstance(vae, ToyVAE):
+        checkpoint = load_checkpoint(options.vae_from)
+        given = load(checkpoint)
+        if not isinstance(given, ToyVAE):
             raise UserError(f"--vae-from {options.vae_from}: holds a VAEBM, needed the weights of a VAE")
+        vae = given
+        made["vae"] = checkpoint.card["training"]["vae"]
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -55,14 +59,11 @@ def main(arguments: Sequence[str]) -> int:
     if vae is None:
         with _Stage("VAE", options.vae.steps, not options.no_progress) as stage:
             vae = train_vae(options.vae_model, options.vae, options.seed, stage.report)
-        save(vae, paths["vae"], {"seed": options.seed, "vae": asdict(options.vae), "minutes": stage.minutes})
+        save(vae, paths["vae"], {**made, "minutes": stage.minutes})
         print(paths["vae"])
     with _Stage("VAEBM", options.ebm.steps, not options.no_progress) as stage:
         model = train_ebm(vae, options.energy, options.ebm, options.sampling, options.seed, stage.report)
-    training = {"seed": options.seed, "ebm": asdict(options.ebm), "minutes": stage.minutes}
-    if options.vae_from is None:
-        training["vae"] = asdict(options.vae)
-    save(model, paths["vaebm"], training)
+    save(model, paths["vaebm"], {**made, "ebm": asdict(options.ebm), "minutes": stage.minutes})
     print(paths["vaebm"])
     return 0
 

@@ -52,7 +52,7 @@ class ChainConfig:
 
     sweeps: int = 25
     steps: int = 4
-    wide: float = 0.3
+    wide: float = 0.15
     fine: float = 0.01
 
     def __post_init__(self) -> None:
