@@ -173,8 +173,9 @@ class _Space:
     def __init__(
         self, bench: Bench, dataset: str, name: str, found: Extractor | DataUnavailable, metrics: Sequence[str]
     ) -> None:
-        self.bench, self.dataset, self.name, self.found = bench, dataset, name, found
+        self.bench, self.dataset, self.found = bench, dataset, found
         self.reason = str(found) if isinstance(found, DataUnavailable) else ""
+        self.name = name if self.reason else self.extractor.name  # other weights of a network have another name
         heads = () if isinstance(found, DataUnavailable) else found.heads
         lacking = {"is": "logits", "sfid": "spatial"}
         asked_for = bool(bench.options.metrics)
@@ -287,7 +288,7 @@ class _Space:
             suite=GenerationSuite.name,
             system=drawn.name,
             dataset=self.dataset,
-            metric=metric_name(quality.metric, self.name.replace(":", ".")),
+            metric=metric_name(quality.metric, self.name),
             value=None if estimate is None else float(estimate.value),
             low=None if estimate is None or math.isnan(estimate.low) else float(estimate.low),
             high=None if estimate is None or math.isnan(estimate.high) else float(estimate.high),

@@ -1,7 +1,7 @@
 """The small classifiers that are bundled: features and class probabilities offline, for 32x32 colours and for digits.
 
-A Frechet distance in such features is called by their name (``fd_cifar10net``), never FID: FID is defined by Inception-v3's. Its numbers compare
-with other numbers in the same features only.
+A Frechet distance in such features is called by their name (``fd_cifar10net``), never FID: FID is defined by Inception-v3's.
+Its numbers compare with other numbers in the same features only.
 
     Space-to-depth 2 - conv a - conv a - pool - conv b + residual - pool - conv c + residual - mean over pixels (c features) - linear
 
@@ -116,5 +116,11 @@ def load_classifier(name: str, path: Path | None = None) -> tuple[Classifier, di
     if hashlib.sha256(payload).hexdigest() != card["sha256"]:
         raise UserError(f"{path}: does not match the sha256 in {card_path.name}")
     net = Classifier(CLASSIFIERS[name])
-    net.load_state_dict({key: value.float() for key, value in load_safetensors(payload).items()}, strict=False)
+    weights = {key: value.float() for key, value in load_safetensors(payload).items()}
+    # BatchNorm's counters of batches are not kept; they play no part in eval mode.
+    weights |= {key: value for key, value in net.state_dict().items() if key.endswith("num_batches_tracked")}
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path}: not the weights of {name} ({' '.join(str(error).split())[:200]})") from None
     return net.eval().requires_grad_(False), card

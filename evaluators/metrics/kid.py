@@ -120,7 +120,7 @@ class _Kernel:
         self.gamma = np.float32(1 / p.shape[1] if gamma is None else gamma)
         self.coef0 = np.float32(coef0)
         # No inner product exceeds the largest squared norm.
-        largest = max(float(np.einsum("ij,ij->i", z, z, dtype=np.float64).max()) for z in (p, q))
+        largest = max(float(_squared_norms(z).max()) for z in (p, q))
         base = abs(float(self.gamma)) * largest + abs(coef0)
         if base > float(np.finfo(np.float32).max) ** (1 / degree):
             raise UserError(
@@ -150,3 +150,7 @@ class _Kernel:
                 if q is not p or i != j:
                     columns[j : j + _BLOCK] += k.sum(axis=0, dtype=np.float64)
         return (rows + columns, rows + columns) if q is p else (rows, columns)
+
+
+def _squared_norms(z: Features) -> NDArray[np.floating]:
+    return np.einsum("ij,ij->i", z, z, dtype=np.result_type(z.dtype, np.float32))

@@ -42,7 +42,10 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = parse(parser, arguments)
     use_device("cpu", options.threads)
-    vae, made = None, {"seed": options.seed, "vae": asdict(options.vae)}  # stage 1, and what the cards say of the training
+    vae, made = (
+        None,
+        {"seed": options.seed, "vae": asdict(options.vae)},
+    )  # stage 1, and what the cards say of the training
     if options.vae_from is not None:
         checkpoint = load_checkpoint(options.vae_from)
         given = load(checkpoint)
