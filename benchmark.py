@@ -17,7 +17,7 @@ import sys
 import time
 from argparse import RawDescriptionHelpFormatter as RawHelp
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +102,10 @@ def run_suite(name: str, suite: Any, bench: Bench) -> None:
     from leaderboards import Style, build_board, render_text, write_board, write_plots
 
     began, options = time.perf_counter(), bench.options
-    if options.dry_run and hasattr(suite, "forecast"):
-        print(suite.forecast(bench), end="")
-        return
+    if hasattr(suite, "forecast") and (options.dry_run or bench.progress):
+        print(suite.forecast(bench), end="", file=sys.stdout if options.dry_run else sys.stderr)
+        if options.dry_run:
+            return
     result = suite.measure(bench)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{name}.json"
@@ -145,6 +146,15 @@ def systems(options: Namespace, dataset: str) -> dict[str, Any]:
     from evaluators.array_store import source_hash
     from evaluators.subjects import SystemUnderTest
 
+    if dataset == "gaussians25":  # points of the plane: models of their own
+        from baselines.gaussians25 import load_gaussians25
+
+        points, asked = load_gaussians25(), options.systems.split(",")
+        return {
+            name: SystemUnderTest(name, model, (0, 0, 0), model.size)
+            for name, model in points.items()
+            if name in asked or options.systems == "all"
+        }
     given = named("--checkpoint", options.checkpoint)
     cards = {name: card for name in SYSTEMS if (card := read_card(name))}
     bundled = [name for name, card in cards.items() if dataset in card.bundled]

@@ -16,14 +16,15 @@ import torch
 from jsonargparse import ArgumentParser
 
 from baselines.load import load_system
-from evaluators.features.cifar10net import extract, load_cifar10net
+from evaluators.features import Extractor, load_extractor
+from evaluators.metrics.frechet import frechet_distance_of_features
 from vaebm.cli import named, parse, run
 from vaebm.data import load_images
 from vaebm.langevin import TARGETS
 from vaebm.model import VAEBM, ChainSettings
 from vaebm.training.batches import from_uint8, to_uint8
 from vaebm.training.loop import save_grid
-from vaebm.training.selection import frechet_distance, reduce_images
+from vaebm.training.selection import reduce_images
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = {"bundled": load_system("vaebm")}
     models |= {name: load_system(name, Path(path)) for name, path in named("--checkpoint", given.checkpoint).items()}
     real = load_images("cifar10", n=2000, download=False).images
-    net, card = load_cifar10net()
-    references = (extract(net, real), reduce_images(from_uint8(real)))
+    extractor = load_extractor("cifar10net")
+    references = (features(extractor, real), reduce_images(from_uint8(real)))
     rows, strips = [], []
     for name, system in models.items():
         model: VAEBM = system.model
@@ -50,16 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             images, energy, log_sigma = sample(model, chain, ladder, given.num)
             for steps in ladder:
                 distances = [
-                    frechet_distance(features, reference)
-                    for features, reference in zip(
-                        (extract(net, images[steps]), reduce_images(from_uint8(images[steps]))), references, strict=True
+                    frechet_distance_of_features(found, reference)
+                    for found, reference in zip(
+                        (features(extractor, images[steps]), reduce_images(from_uint8(images[steps]))),
+                        references,
+                        strict=True,
                     )
                 ]
                 gap = (energy[steps].mean() - energies.mean()) / energies.std()
                 drift = log_sigma[steps].mean() - log_sigma[0].mean()
                 rows.append((name, system.recipe["target"], target, steps, *distances, float(gap), float(drift)))
                 strips.append(images[steps][:16])
-    print(f"{given.num} samples, 2000 test images; cifar10net: test accuracy {card['test_accuracy']:.3f}\n")
+    print(f"{given.num} samples, 2000 test images; cifar10net {extractor.protocol['weights']}\n")
     print("| model | trained with | sampled with | steps | FD cifar10net | FD 4x4 | E - E(data), sd | sum log sigma |")
     print("|---|---|---|---|---|---|---|---|")
     for *words, net_fd, small_fd, gap, drift in rows:
@@ -67,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.grid:
         save_grid(np.concatenate(strips).repeat(2, axis=1).repeat(2, axis=2), given.grid, columns=16)
     return 0
+
+
+def features(extractor: Extractor, images: np.ndarray) -> np.ndarray:
+    """Return the features (N, D) of uint8 images."""
+    return extractor.extract(images)["features"]
 
 
 def sample(

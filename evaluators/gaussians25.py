@@ -202,7 +202,7 @@ def _row(
         system=name,
         dataset=DATASET,
         metric=metric,
-        value=value.value if isinstance(value, Estimate) else value,
+        value=float(value.value if isinstance(value, Estimate) else value),
         low=low,
         high=high,
         n=n,

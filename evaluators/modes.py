@@ -236,7 +236,6 @@ def _gaussians25(bench: Bench, result: ModesResult) -> None:
         for name, under_test in bench.load_systems("gaussians25").items()
         if under_test.system is not None
     }
-    seed = bench.options.seed
-    result.rows.extend(gaussians25.rows(systems, seed=seed))
-    shown = {gaussians25.CONTROL: gaussians25.TrueDensity(), **systems}
-    result.densities.update({name: gaussians25.density_map(model, seed=seed) for name, model in shown.items()})
+    rows, densities = gaussians25.measure(systems, seed=bench.options.seed)
+    result.rows.extend(rows)
+    result.densities.update(densities)

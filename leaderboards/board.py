@@ -13,11 +13,16 @@ if TYPE_CHECKING:
 # How one system makes its score is part of that system, as its weights are: it does not decide whether two AUROCs are
 # comparable; how it draws its samples is part of it for the same reason. A key that is not listed here does decide, so an
 # unknown one costs at most a bold face.
-SCORE_KEYS = frozenset({"score", "estimator", "num_importance_samples", "K", "terms", "bound", "scale_of"})
+SCORE_KEYS = frozenset(
+    {
+        *("score", "estimator", "num_importance_samples", "K", "terms", "bound", "scale_of"),
+        *("quadrature_z", "quadrature_x", "paired"),
+    }
+)
 SAMPLING_KEYS = frozenset(
     {
         *("sampling", "sampler", "steps", "step_size", "temperature", "target", "metropolis", "output", "postprocess"),
-        *("noise_scale", "gradient_clip", "persistent_chain", "seconds_per_image"),
+        *("noise_scale", "gradient_clip", "persistent_chain", "seconds_per_image", "chain"),
     }
 )
 
