@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     load_images = partial(images, options)
     bench = Bench(
         options,
-        partial(systems, options),
+        cache(partial(systems, options)),
         load_images,
         options.out,
         cache_folder(options.cache),

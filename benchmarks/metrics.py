@@ -31,9 +31,9 @@ from scipy.special import softmax
 
 from evaluators.metrics.frechet import FrechetReference, frechet_distance
 from evaluators.metrics.inception_score import inception_score
-from evaluators.metrics.kid import kid, kid_subsets
+from evaluators.metrics.kid import kid_subsets
 from evaluators.metrics.moments import GroupedMoments
-from evaluators.metrics.prdc import prdc
+from evaluators.metrics.prdc import PRDC, prdc, prdc_and_kid
 from vaebm.atomic import write_atomically
 from vaebm.cli import parse, run
 from vaebm.errors import UserError
@@ -179,7 +179,7 @@ def prdc_part(given: Any) -> tuple[str, list[Contender]]:
     close = dict.fromkeys(("precision", "recall", "density", "coverage"), 1e-9)
     title = f"Precision, recall, density, coverage, k = 5, {given.images} + {given.images} images, {given.dim} features"
     return title, [
-        Contender("ours (float32 in)", lambda: our_prdc(x, y, 5), {}),
+        Contender("ours (float32 in)", lambda: four_values(prdc(x, y, k=5, k_precision=5)), {}),
         Contender("prdc, float32 in", lambda: peer_prdc(x, y), close, 2),
         Contender("prdc, float64 in", lambda: peer_prdc(*exact), close, 2),
     ]
@@ -195,11 +195,12 @@ def all_part(given: Any) -> tuple[str, list[Contender]]:
 
     def ours() -> Values:
         one, two = (GroupedMoments.from_features(z).statistics()[1:] for z in (x, y))
+        found, kernel_distance = prdc_and_kid(x, y, k=5, k_precision=3)
         return {
             "frechet": FrechetReference(*one).distance(*two),
-            "kid": kid(y, x).value,
+            "kid": kernel_distance.value,
             "is": inception_score(softmax(logits.astype(np.float64), axis=1))[0],
-            **our_prdc(x, y, 3),
+            **four_values(found),
         }
 
     def frechet() -> Values:
@@ -257,9 +258,8 @@ def fidelity_kid(x: NDArray, y: NDArray, given: Any) -> Values:
     return {"kid": found["kernel_inception_distance_mean"]}
 
 
-def our_prdc(x: Features, y: Features, k_precision: int) -> Values:
-    """The four values alone."""
-    found = prdc(x, y, k=5, k_precision=k_precision)
+def four_values(found: PRDC) -> Values:
+    """Without the intervals."""
     return {name: getattr(found, name).value for name in ("precision", "recall", "density", "coverage")}
 
 

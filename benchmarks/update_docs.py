@@ -1,6 +1,6 @@
 """Copy measured output into the documentation: no number in it is typed by hand.
 
-python benchmarks/update_docs.py results                         # folder of a finished `benchmark.py --suite ood`
+python benchmarks/update_docs.py results                         # folder of finished suites of `benchmark.py`
 python benchmarks/update_docs.py results --seeds results-seeds --selections runs/*/*.selection.json   # and the trained seeds
 python benchmarks/update_docs.py --text docs/measured.md:langevin=langevin.txt          # what another script here printed
 """
@@ -16,6 +16,7 @@ from vaebm.cli import named, parse, run
 from vaebm.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+SHOWN = {"ood": "", "generation": "features, measured", "modes": "Table 5"}  # suite -> title of the table on the first page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,12 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page, _, mark = place.partition(":")
         fill(ROOT / page, mark, Path(path).read_text().strip())
     if given.results is not None:
-        tables, made = read(given.results)
-        fill(ROOT / "README.md", "ood", f"{rows_of(tables)}\n\n{made}")
-        fill(ROOT / "docs" / "measured.md", "ood", f"{made}\n\n{tables}")
+        suites = [suite for suite in SHOWN if (given.results / f"{suite}.json").is_file()]
+        if not suites:
+            raise UserError(f"{given.results}: found no results of {', '.join(SHOWN)}")
+        for suite in suites:
+            tables, made = read(given.results, suite)
+            fill(ROOT / "README.md", suite, f"{rows_of(tables, SHOWN[suite])}\n\n{made}")
+            fill(ROOT / "docs" / "measured.md", suite, f"{made}\n\n{tables}")
         fill(ROOT / "TRAINING.md", "bundled", bundled_table())
     if given.seeds is not None:
-        tables, made = read(given.seeds)
+        tables, made = read(given.seeds, "ood")
         fill(ROOT / "TRAINING.md", "seeds", f"{rows_of(tables)}\n\n{made}")
     if given.selections:
         fill(ROOT / "TRAINING.md", "selection", selection_table(given.selections))
@@ -61,21 +66,22 @@ def selection_table(files: Sequence[Path]) -> str:
     return "\n".join(lines)
 
 
-def read(folder: Path) -> tuple[str, str]:
+def read(folder: Path, suite: str) -> tuple[str, str]:
     """Return a run's tables as Markdown, and a sentence on how they were made."""
     try:
-        tables, record = (folder / "ood.md").read_text(), json.loads((folder / "ood.json").read_text())
+        tables, record = (folder / f"{suite}.md").read_text(), json.loads((folder / f"{suite}.json").read_text())
     except OSError as error:
         raise UserError(f"{folder}: not the results of a finished run ({error.strerror})") from None
     # The folder of the data says nothing about the numbers.
     command = re.sub(r" --(?:data-root|out|cache) \S+", "", record["command"])
     machine = f"{record['machine']}, torch {record['packages']['torch']}"
-    return tables, f"Made by `{command}` in {record['seconds']:.0f} s ({machine}, scores in part from the cache)."
+    return tables, f"Made by `{command}` in {record['seconds']:.0f} s ({machine}, in part from the cache)."
 
 
-def rows_of(tables: str) -> str:
-    """The rows of the first table, without its notes."""
-    return "\n".join(line for line in tables.split("\n### ")[0].splitlines() if line.startswith("|"))
+def rows_of(tables: str, title: str = "") -> str:
+    """The rows of the first table with these words in its title, without its notes."""
+    found = next((table for table in tables.split("### ") if table.strip() and title in table.splitlines()[0]), "")
+    return "\n".join(line for line in found.splitlines() if line.startswith("|"))
 
 
 def bundled_table() -> str:

@@ -267,8 +267,11 @@ class _Space:
         reason = drawn.reason or self.reason
         if reason or self.reference is None:
             return self.empty(drawn, reason, role)
-        found = measure_quality(self._summary(drawn), self.reference, self.metrics)
-        return [self._row(drawn, quality, role) for quality in found]
+        summary, shape = self._summary(drawn), self.reference.summary.image_shape
+        if summary.image_shape and shape and summary.image_shape != shape:
+            sizes = ["x".join(map(str, found)) for found in (summary.image_shape, shape)]
+            drawn = replace(drawn, notes=(*drawn.notes, f"sizes: samples are {sizes[0]}, the reference is {sizes[1]}"))
+        return [self._row(drawn, quality, role) for quality in measure_quality(summary, self.reference, self.metrics)]
 
     def empty(self, drawn: Drawn, reason: str, role: str = "headline") -> list[Measurement]:
         """Return rows that say why they are empty."""

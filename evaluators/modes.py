@@ -187,7 +187,9 @@ def _perfect(n: int, seed: int, protocol: Mapping[str, Any]) -> list[Measurement
     perfect = Drawn("perfect sampler")
     values = {"modes": expected_modes(n, MODES), "kl": expected_kl(n, MODES)}
     return [
-        _row(perfect, metric, Estimate(v, math.nan, math.nan), n, seed, {**protocol, "expected": "exact"}, role="control")
+        _row(
+            perfect, metric, Estimate(v, math.nan, math.nan), n, seed, {**protocol, "expected": "exact"}, role="control"
+        )
         for metric, v in values.items()
     ]
 

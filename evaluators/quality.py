@@ -33,7 +33,7 @@ from evaluators.metrics.intervals import Estimate
 from evaluators.metrics.kid import kid
 from evaluators.metrics.moments import GroupedMoments
 from evaluators.metrics.neighbours import authenticity, nearest_ratio
-from evaluators.metrics.prdc import PRDC, prdc
+from evaluators.metrics.prdc import PRDC, prdc, prdc_and_kid
 from vaebm.errors import UserError
 
 METRICS = (
@@ -43,6 +43,7 @@ METRICS = (
 OF_FEATURES = frozenset(METRICS) - {"fd", "fd_infinity", "is", "sfid"}  # these need every image's features
 K, K_PRECISION = 5, 3
 _OF_NEIGHBOURS = OF_FEATURES - {"kd"}
+_OF_PRDC = frozenset({"precision", "recall", "density", "coverage"})
 NEIGHBOURHOOD = 10_000  # images of either side in the metrics of neighbourhoods, whose values depend on it
 
 Features = NDArray[np.floating]
@@ -104,7 +105,7 @@ def measure_quality(samples: FeatureSummary, reference: Reference, metrics: Sequ
         samples: summary of the samples, with features where :data:`OF_FEATURES` are asked for.
         metrics: of :data:`METRICS`.
     """
-    measuring, found = _Measuring(samples, reference), []
+    measuring, found = _Measuring(samples, reference, metrics), []
     for metric in metrics:
         n = min(samples.n or 0, NEIGHBOURHOOD) if metric in _OF_NEIGHBOURS else samples.n
         about = _protocol(metric, reference)
@@ -118,8 +119,8 @@ def measure_quality(samples: FeatureSummary, reference: Reference, metrics: Sequ
 class _Measuring:
     """Every metric as a property; what several share is made when the first asks."""
 
-    def __init__(self, samples: FeatureSummary, reference: Reference) -> None:
-        self.samples, self.reference = samples, reference
+    def __init__(self, samples: FeatureSummary, reference: Reference, metrics: Sequence[str]) -> None:
+        self.samples, self.reference, self.metrics = samples, reference, metrics
 
     @cached_property
     def fd(self) -> Estimate:
@@ -158,11 +159,23 @@ class _Measuring:
 
     @property
     def kd(self) -> Estimate:
-        return kid(self._features(), self.reference.features)
+        return self._prdc_and_kd[1] if self._prdc_and_kd else kid(self._features(), self.reference.features)
 
     @cached_property
     def prdc(self) -> PRDC:
+        if self._prdc_and_kd:
+            return self._prdc_and_kd[0]
         return prdc(self.reference.features, self._features(NEIGHBOURHOOD), k=K, k_precision=K_PRECISION)
+
+    @cached_property
+    def _prdc_and_kd(self) -> tuple[PRDC, Estimate] | None:
+        """Both in the time of one, where both are asked for and of the same samples."""
+        if "kd" not in self.metrics or _OF_PRDC.isdisjoint(self.metrics) or len(self._features()) > NEIGHBOURHOOD:
+            return None
+        try:
+            return prdc_and_kid(self.reference.features, self._features(), k=K, k_precision=K_PRECISION)
+        except UserError:  # one of them cannot be had; each says so for itself
+            return None
 
     @property
     def precision(self) -> Estimate:

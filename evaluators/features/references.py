@@ -9,6 +9,7 @@ They are used only with the very weights that they were made with.
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jsonargparse import ArgumentParser
@@ -32,7 +33,8 @@ def bundled_reference(extractor: Extractor, dataset: str, split: str, folder: Pa
         if card["weights"] != (extractor.fingerprint or {}).get("weights"):
             return None
         moments = Statistics(card["n"], file["mu"], file["cov"])
-        return FeatureSummary(card["n"], moments, None, None, file["features"].astype(np.float32), card["data"])
+        features, shape = file["features"].astype(np.float32), tuple(card["image_shape"])
+        return FeatureSummary(card["n"], moments, None, None, features, card["data"], shape)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary = summarise(images.images, extractor, keep_features=True, name=images.name)
     assert summary.features is not None
     n, mu, cov = summary.moments.statistics()
-    card = {"n": n, "weights": (extractor.fingerprint or {})["weights"], "data": images.sha256}
+    card: dict[str, Any] = {"n": n, "weights": (extractor.fingerprint or {})["weights"], "data": images.sha256}
+    card["image_shape"] = images.images.shape[1:]
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{extractor.name}-{options.dataset}-{options.split}.npz"
     features = summary.features[:FEATURES].astype(np.float16)

@@ -1,12 +1,14 @@
 """Kernel distance: the unbiased squared maximum mean discrepancy (MMD) with a polynomial kernel.
 
-KID in Inception features. Inner products are in float32, the kernel's sums in float64: on Inception-like features the
-value then agrees with a float64 computation to about 1e-6 of itself. Kernel matrices exist one block at a time.
+KID in Inception features. Inner products are in float32 (in float64 below 129 features), the kernel's sums in float64: on
+Inception-like features the value then agrees with a float64 computation to about 1e-6 of itself. Kernel matrices exist one block at
+a time.
 
 Reference: Binkowski, Sutherland, Arbel and Gretton, Demystifying MMD GANs (ICLR 2018).
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,9 +16,9 @@ from scipy.stats import norm
 
 from evaluators.metrics.feature_arrays import Features, two_feature_sets
 from evaluators.metrics.intervals import CONFIDENCE, Estimate
+from evaluators.metrics.pairs import Block, distance_blocks
 from vaebm.errors import UserError
 
-_BLOCK = 2000  # images a side of a kernel matrix: 16 MB in float32
 _ROWS = 250  # rows the kernel is raised to its power at once: they stay in a processor cache
 
 
@@ -45,15 +47,11 @@ def kid(x: ArrayLike, y: ArrayLike, *, degree: int = 3, gamma: float | None = No
     Statistics 19 (1948); Binkowski et al. (2018), appendix.
     """
     p, q = two_feature_sets(x, "KID features", y, "KID reference features", at_least=2)
-    kernel = _Kernel(p, q, degree, gamma, coef0)
-    m, n = len(p), len(q)
-    xx, _ = kernel.sums(p, p)
-    yy, _ = kernel.sums(q, q)
-    xy, yx = kernel.sums(p, q)
-    value = xx.sum() / (m * (m - 1)) + yy.sum() / (n * (n - 1)) - 2 * xy.sum() / (m * n)
-    a, b = xx / (m - 1) - xy / n, yy / (n - 1) - yx / m
-    half = norm.ppf((1 + CONFIDENCE) / 2) * 2 * math.sqrt(np.var(a, ddof=1) / m + np.var(b, ddof=1) / n)
-    return Estimate(float(value), float(value - half), float(value + half))
+    kernel = KernelDistance(q, p, degree=degree, gamma=gamma, coef0=coef0)
+    for one, other in ((0, 0), (1, 1), (0, 1)):
+        for _ in kernel.pairs(one, other):
+            pass
+    return kernel.estimate()
 
 
 def kid_subsets(
@@ -110,6 +108,50 @@ def kid_subsets(
     return float(values.mean()), float(values.std())
 
 
+class KernelDistance:
+    """What :func:`kid` returns, of two sets, from blocks of their squared distances: 2 x . y = |x|^2 + |y|^2 - |x - y|^2.
+
+    Raises:
+        UserError: the kernel overflows float32.
+    """
+
+    def __init__(
+        self, x: Features, y: Features, *, degree: int = 3, gamma: float | None = None, coef0: float = 1.0
+    ) -> None:
+        self._kernel = _Kernel(x, y, degree, gamma, coef0)
+        self._sets, self._norms = (x, y), (_squared_norms(x), _squared_norms(y))
+        self._centre = x.mean(axis=0, dtype=np.float64)  # one for all pairs: what rounding does to an image cancels
+        # Of each image of a set, the kernel's sum over the images of a set.
+        self._sums = [[np.zeros(len(z)) for _ in self._sets] for z in self._sets]
+
+    def pairs(self, one: int, other: int) -> Iterator[Block]:
+        """Yield :func:`distance_blocks` from set ``one`` to set ``other`` (0 = x, 1 = y), and sum the kernel over them.
+
+        (0, 0), (1, 1) and (0, 1) have to be had once each before :meth:`estimate`.
+        """
+        for block in distance_blocks(self._sets[one], self._sets[other], within=one == other, centre=self._centre):
+            products = block.squared * -0.5
+            products += (0.5 * self._norms[one][block.rows, None]).astype(products.dtype)
+            products += (0.5 * self._norms[other][block.columns]).astype(products.dtype)
+            k = self._kernel.of_products(products)
+            diagonal = one == other and block.rows == block.columns
+            if diagonal:
+                np.fill_diagonal(k, 0)
+            self._sums[one][other][block.rows] += k.sum(axis=1, dtype=np.float64)
+            if not diagonal:
+                self._sums[other][one][block.columns] += k.sum(axis=0, dtype=np.float64)
+            yield block
+
+    def estimate(self) -> Estimate:
+        """Return the distance and its interval."""
+        (xx, xy), (yx, yy) = self._sums
+        m, n = len(xx), len(yy)
+        value = xx.sum() / (m * (m - 1)) + yy.sum() / (n * (n - 1)) - 2 * xy.sum() / (m * n)
+        a, b = xx / (m - 1) - xy / n, yy / (n - 1) - yx / m
+        half = norm.ppf((1 + CONFIDENCE) / 2) * 2 * math.sqrt(np.var(a, ddof=1) / m + np.var(b, ddof=1) / n)
+        return Estimate(float(value), float(value - half), float(value + half))
+
+
 class _Kernel:
     """k(a, b) = (gamma a . b + coef0)^degree."""
 
@@ -117,18 +159,18 @@ class _Kernel:
         if degree < 1:
             raise UserError(f"KID: found kernel degree {degree}, needed at least 1")
         self.degree = degree
-        self.gamma = np.float32(1 / p.shape[1] if gamma is None else gamma)
-        self.coef0 = np.float32(coef0)
+        self.gamma = 1 / p.shape[1] if gamma is None else float(gamma)
+        self.coef0 = float(coef0)
         # No inner product exceeds the largest squared norm.
         largest = max(float(_squared_norms(z).max()) for z in (p, q))
-        base = abs(float(self.gamma)) * largest + abs(coef0)
+        base = abs(self.gamma) * largest + abs(coef0)
         if base > float(np.finfo(np.float32).max) ** (1 / degree):
             raise UserError(
                 f"KID: a kernel of degree {degree} overflows float32: found features of norm {math.sqrt(largest):.3g}, "
                 "needed them of scale 1; divide them by their scale"
             )
 
-    def of_products(self, products: NDArray[np.float32]) -> NDArray[np.float32]:
+    def of_products(self, products: NDArray) -> NDArray:
         base = products * self.gamma
         base += self.coef0
         k = base.copy() if self.degree > 1 else base
@@ -136,21 +178,6 @@ class _Kernel:
             k *= base
         return k
 
-    def sums(self, p: Features, q: Features) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Sums over each row and each column of the kernel matrix; for ``q is p`` without its diagonal, from one triangle."""
-        rows, columns = np.zeros(len(p)), np.zeros(len(q))
-        for i in range(0, len(p), _BLOCK):
-            a = p[i : i + _BLOCK].astype(np.float32, copy=False)
-            for j in range(i if q is p else 0, len(q), _BLOCK):
-                b = q[j : j + _BLOCK].astype(np.float32, copy=False)
-                k = self.of_products(a @ b.T)
-                if q is p and i == j:
-                    np.fill_diagonal(k, 0)
-                rows[i : i + _BLOCK] += k.sum(axis=1, dtype=np.float64)
-                if q is not p or i != j:
-                    columns[j : j + _BLOCK] += k.sum(axis=0, dtype=np.float64)
-        return (rows + columns, rows + columns) if q is p else (rows, columns)
 
-
-def _squared_norms(z: Features) -> NDArray[np.floating]:
-    return np.einsum("ij,ij->i", z, z, dtype=np.result_type(z.dtype, np.float32))
+def _squared_norms(z: Features) -> NDArray[np.float64]:
+    return np.einsum("ij,ij->i", z, z, dtype=np.float64)

@@ -1,28 +1,24 @@
 """Nearest neighbours by blocks, and what they say about memorised training images.
 
-Candidates are found from squared distances |a|^2 + |b|^2 - 2 a . b, one matrix product per block, after the references' mean is
-subtracted (it keeps the terms of the size of their sum). The distances returned are those of the candidates, from differences in
-float64: a copy is at distance 0 exactly. Among more than k + 3 images whose distances differ by less than the products resolve
-(a millionth of |a|^2 + |b|^2 in float32) any k may be taken. Memory beside the features is a few blocks and k numbers per query,
-whatever N.
+Candidates are found from matrix products (:mod:`evaluators.metrics.pairs`). The distances returned are those of the candidates,
+from differences in float64: a copy is at distance 0 exactly. Among more than k + 3 images whose distances differ by less than the
+products resolve (a millionth of |a|^2 + |b|^2 in float32) any k may be taken. Memory beside the features is a few blocks and k
+numbers per query, whatever N.
 """
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evaluators.metrics.feature_arrays import Features, finite_features, two_feature_sets
 from evaluators.metrics.intervals import CONFIDENCE, REPLICATES, Estimate, check_replicates, percentiles
+from evaluators.metrics.pairs import Block, distance_blocks, exact_squared_distances
 from evaluators.metrics.proportion import proportion_interval
 from vaebm.errors import UserError
 
-_BLOCK = 1000  # images a side of a block of distances
 _SPARE = 3  # candidates beyond k, should rounding have mixed up the last ones
-_EXACT = 2**17  # numbers differences are formed of at once: 1 MB
-_FLOAT32_FROM = 129  # features; below, float64 products cost no more than the rest
 
 
 def nearest(
@@ -46,9 +42,14 @@ def nearest(
 
 
 def squared_neighbours(
-    queries: ArrayLike, references: ArrayLike, k: int = 1, *, exclude_self: bool = False
+    queries: ArrayLike,
+    references: ArrayLike,
+    k: int = 1,
+    *,
+    exclude_self: bool = False,
+    pairs: Iterable[Block] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """As :func:`nearest`, with squared distances."""
+    """As :func:`nearest`, with squared distances; ``pairs`` are their blocks where something else needs these too."""
     q, r = two_feature_sets(queries, "features of the queries", references, "features of the references")
     if exclude_self and len(q) != len(r):
         raise UserError(f"nearest: found {len(q)} queries and {len(r)} references, needed one set for exclude_self")
@@ -57,19 +58,14 @@ def squared_neighbours(
             f"nearest: found k = {k} and {len(r)} images, needed 1 <= k "
             + ("< the number of images" if exclude_self else "<= the number of images")
         )
-    space = Centred(r)
-    found = _Candidates(len(q), min(k + _SPARE, len(r) - exclude_self), space.dtype)
-    for rows in blocks(len(q)):
-        a = space.block(q[rows])
-        for columns in blocks(len(r)):
-            if exclude_self and columns.start < rows.start:
-                continue  # seen as its mirror image
-            squared = squared_distances(a, space.block(r[columns]))
-            if exclude_self and columns == rows:
-                np.fill_diagonal(squared, np.inf)
-            found.add(rows, squared, columns.start)
-            if exclude_self and columns != rows:
-                found.add(columns, np.ascontiguousarray(squared.T), rows.start)
+    found = _Candidates(len(q), min(k + _SPARE, len(r) - exclude_self))
+    for block in distance_blocks(q, r, within=exclude_self) if pairs is None else pairs:
+        rows, columns, squared = block.rows, block.columns, block.squared
+        if exclude_self and columns == rows:
+            np.fill_diagonal(squared, np.inf)
+        found.add(rows, squared, columns.start)
+        if exclude_self and columns != rows:
+            found.add(columns, squared.T, rows.start)
     return found.best(q, r, k)
 
 
@@ -138,71 +134,26 @@ def nearest_ratio(
     return Estimate(value, min(low, value), max(high, value))
 
 
-class Centred:
-    """Blocks of features about the mean of a set, in the precision that products of their size need.
-
-    float32 from 129 features on, where products are what takes the time; else float64.
-    """
-
-    def __init__(self, references: Features) -> None:
-        d = references.shape[1]
-        self.dtype: np.dtype[Any] = np.dtype(np.float32 if d >= _FLOAT32_FROM else np.float64)
-        self.centre = references.mean(axis=0, dtype=np.float64).astype(self.dtype)
-        # Of |a|^2 + |b|^2: what rounding may change a squared distance by.
-        self.resolution = float(np.finfo(self.dtype).eps) * (4 + math.sqrt(d))
-
-    def block(self, features: Features) -> tuple[NDArray, NDArray]:
-        """Return (n, D), and its squared norms (n,)."""
-        a = features - self.centre
-        a = a.astype(self.dtype, copy=False)
-        return a, np.einsum("ij,ij->i", a, a)
-
-
-def blocks(n: int, size: int = _BLOCK) -> Iterator[slice]:
-    """Cut range(n) into slices of at most ``size``."""
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
-
-
-def squared_distances(a: tuple[NDArray, NDArray], b: tuple[NDArray, NDArray]) -> NDArray:
-    """|a|^2 + |b|^2 - 2 a . b, >= 0, (n, m), of two of :meth:`Centred.block`."""
-    squared = a[0] @ b[0].T
-    squared *= -2
-    squared += a[1][:, None]
-    squared += b[1]
-    return np.maximum(squared, 0, out=squared)
-
-
-def exact_squared_distances(a: Features, b: Features, i: NDArray, j: NDArray) -> NDArray[np.float64]:
-    """|a[i] - b[j]|^2 for each pair of positions, from differences in float64; the same number for (j, i)."""
-    squared = np.empty(len(i))
-    for part in blocks(len(i), max(1, _EXACT // a.shape[1])):
-        difference = a[i[part]].astype(np.float64)
-        difference -= b[j[part]]
-        squared[part] = np.einsum("ij,ij->i", difference, difference)
-    return squared
-
-
 class _Candidates:
     """The c smallest squared distances seen so far, and where."""
 
-    def __init__(self, n: int, c: int, dtype: np.dtype) -> None:
-        self.squared = np.full((n, c), np.inf, dtype=dtype)
-        self.index = np.zeros((n, c), dtype=np.int64)
+    def __init__(self, n: int, c: int) -> None:
+        self.squared, self.index = np.full((n, c), np.inf), np.zeros((n, c), dtype=np.int64)
 
     def add(self, rows: slice, squared: NDArray, first: int) -> None:
         """Take in a block: distances of these rows to the references ``first``, ``first + 1``, ..."""
-        c = self.squared.shape[1]
-        if c < squared.shape[1]:
-            chosen = np.argpartition(squared, c - 1, axis=1)[:, :c]
-            values = np.take_along_axis(squared, chosen, 1)
-        else:
-            chosen, values = np.broadcast_to(np.arange(squared.shape[1]), squared.shape), squared
-        values = np.concatenate([self.squared[rows], values], axis=1)
-        index = np.concatenate([self.index[rows], chosen + first], axis=1)
+        best, index = self.squared[rows], self.index[rows]
+        n, c = best.shape
+        # After the first block few are closer than the c-th best: these are moved beside the best, row by row.
+        i, j = np.nonzero(np.ascontiguousarray(squared < best.max(axis=1, keepdims=True)))
+        closer = np.bincount(i, minlength=n)
+        place = c + np.arange(len(i)) - np.repeat(np.cumsum(closer) - closer, closer)
+        values = np.full((n, c + closer.max()), np.inf)
+        indices = np.zeros(values.shape, dtype=np.int64)
+        values[:, :c], indices[:, :c] = best, index
+        values[i, place], indices[i, place] = squared[i, j], first + j
         kept = np.argpartition(values, c - 1, axis=1)[:, :c]
-        self.squared[rows] = np.take_along_axis(values, kept, 1)
-        self.index[rows] = np.take_along_axis(index, kept, 1)
+        best[:], index[:] = np.take_along_axis(values, kept, 1), np.take_along_axis(indices, kept, 1)
 
     def best(self, q: Features, r: Features, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """The k nearest by exact distance; of equal ones the first in the set."""

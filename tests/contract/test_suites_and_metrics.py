@@ -76,7 +76,11 @@ def run_ood() -> list[Measurement]:
 
 
 def run_generation() -> list[Measurement]:
-    drawn = {"one": subject("one", Painter()), "two": subject("two", Climber()), "nothing": subject("nothing", object())}
+    drawn = {
+        "one": subject("one", Painter()),
+        "two": subject("two", Climber()),
+        "nothing": subject("nothing", object()),
+    }
     with TemporaryDirectory() as folder:
         bench = make_bench(Path(folder), drawn, num_images=60, features=FEATURES, steps="0,8")
         return _without_times(SUITES.load("generation")().measure(bench).rows)

@@ -237,6 +237,20 @@ def test_features_of_another_space_are_refused(tmp_path: Path) -> None:
         run(tmp_path, {"same": SYSTEMS["same"]}, samples=[f"mine={tmp_path / 'other.npz'}"])
 
 
+def test_samples_of_another_size_than_the_reference_carry_a_note(tmp_path: Path) -> None:
+    np.save(tmp_path / "large.npy", pictures(100, seed=5).repeat(2, axis=1).repeat(2, axis=2))
+    found = run(tmp_path, {"same": SYSTEMS["same"]}, samples=[f"large={tmp_path / 'large.npy'}"])
+    assert "sizes: samples are 16x16x3, the reference is 8x8x3" in cell(found, "large", "fd").note
+    assert cell(found, "same", "fd").note == ""
+
+
+def test_what_looks_wrong_with_samples_stands_on_their_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "unit.npy", (pictures(100, seed=5) > 128).astype(np.uint8))
+    found = run(tmp_path, {"same": SYSTEMS["same"]}, samples=[f"unit={tmp_path / 'unit.npy'}"])
+    assert "range [0, 1]" in cell(found, "unit", "fd").note
+    assert "warning: unit: range [0, 1]" in capsys.readouterr().err
+
+
 def test_nothing_to_measure_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to measure"):
         run(tmp_path, {})

@@ -21,7 +21,7 @@ def written_out(queries: np.ndarray, references: np.ndarray, exclude_self: bool 
 @pytest.mark.parametrize("block", [10_000, 30, 7])
 def test_equals_the_sorted_matrix(monkeypatch: pytest.MonkeyPatch, d: int, exclude_self: bool, block: int) -> None:
     cut = lambda n, size=block: (slice(i, min(i + size, n)) for i in range(0, n, size))
-    monkeypatch.setattr("evaluators.metrics.neighbours.blocks", cut)
+    monkeypatch.setattr("evaluators.metrics.pairs.blocks", cut)
     rng = np.random.default_rng(d)
     references = (rng.normal(size=(97, d)) + 5).astype(np.float32)
     queries = references if exclude_self else (rng.normal(size=(64, d)) + 5).astype(np.float32)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators.metrics.prdc import PRDC, prdc
+from evaluators.metrics.kid import kid
+from evaluators.metrics.prdc import PRDC, prdc, prdc_and_kid
 from vaebm.errors import UserError
 
 NAMES = ("precision", "recall", "density", "coverage")
@@ -26,8 +27,7 @@ def values(found: PRDC) -> dict[str, float]:
 
 def cut_into(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     cut = lambda n, size=block: (slice(i, min(i + size, n)) for i in range(0, n, size))
-    for module in ("prdc", "neighbours"):
-        monkeypatch.setattr(f"evaluators.metrics.{module}.blocks", cut)
+    monkeypatch.setattr("evaluators.metrics.pairs.blocks", cut)
 
 
 def written_out(real: np.ndarray, fake: np.ndarray, k: int, k_precision: int) -> dict[str, float]:
@@ -85,6 +85,32 @@ def test_float32_products_give_the_float64_values_far_from_the_origin() -> None:
     real = 1000 + 1e-3 * np.random.default_rng(0).normal(size=(80, 150))
     fake = 1000 + 1e-3 * np.random.default_rng(1).normal(size=(70, 150))
     assert values(prdc(real, fake)) == pytest.approx(written_out(real, fake, 5, 3), abs=1e-12)
+
+
+# --- with the kernel distance --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [16, 300])
+def test_both_together_are_each_alone(d: int) -> None:
+    real, fake = draws(2310, d, 0), draws(1057, d, 1, 1.1)
+    both = prdc_and_kid(real, fake, k=4, k_precision=6)
+    assert both == (prdc(real, fake, k=4, k_precision=6), kid(fake, real))
+
+
+def test_one_set_against_itself_counts_pairs_with_oneself() -> None:
+    real = draws(60, 140, 0)
+    assert prdc_and_kid(real, real) == prdc_and_kid(real, real.copy()) == (prdc(real, real), kid(real, real))
+
+
+def test_together_refuse_what_either_does() -> None:
+    real = draws(10, 140, 0)
+    for fake, message in (
+        (real[:3], "found k_precision = 3"),
+        (1e15 * real, "overflows float32"),
+        (real * np.nan, "fake images: 10 of 10 images have NaN"),
+    ):
+        with pytest.raises(UserError, match=message):
+            prdc_and_kid(real, fake)
 
 
 # --- which is which ------------------------------------------------------------------------------------------------

@@ -91,7 +91,10 @@ def base() -> dict[type, dict[str, torch.Tensor]]:
                 {"accumulate": 2},
             )
         ),
-        *(replace(EBM, **change) for change in ({"data_init": False}, {"flip": False}, {"precision": "bf16"})),
+        *(
+            replace(EBM, **change)
+            for change in ({"data_init": False}, {"flip": False}, {"precision": "bf16"}, {"energy_l2": 0.1})
+        ),
     ],
     ids=lambda training: ", ".join(
         f"{key}={value}"

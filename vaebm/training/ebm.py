@@ -47,6 +47,8 @@ class EBMTraining(GuardSettings):
         final_rate: share of the rate that is left at the end of the cosine decay; 1 keeps it constant.
         beta1, beta2, weight_decay: of Adam.
         spectral_weight: alpha_s, weight of the spectral regulariser.
+        energy_l2: weight of mean E(x+)^2 + mean E(x-)^2 in the loss, as in IGEBM: it holds the scale of E near 1 / (2 energy_l2) where chains
+            cannot close the gap and E would grow without end. The released code has none.
         data_init: set gains and biases from the first ``INIT_BATCHES`` batches (:func:`vaebm.energy.data_dependent_init`).
         chain_steps, step_size, target: the chains of the negative phase.
         negatives: ``"sample"`` (x ~ p(x | z)) or ``"mean"`` (the decoder mean).
@@ -73,6 +75,7 @@ class EBMTraining(GuardSettings):
     beta2: float = 0.999
     weight_decay: float = 3e-5
     spectral_weight: float = 0.2
+    energy_l2: float = 0.0
     data_init: bool = True
     chain_steps: int = 10
     step_size: float = 5e-4
@@ -226,7 +229,10 @@ class EBMTask:
         for rows in self._parts():
             with self.precision.autocast():
                 e_pos, e_neg = self.energy(shown[rows]).float(), self.energy(shown_negative[rows]).float()
-            self.precision.backward((e_pos.mean() - e_neg.mean()) / training.accumulate)
+            loss = e_pos.mean() - e_neg.mean()
+            if training.energy_l2:
+                loss = loss + training.energy_l2 * (e_pos.square().mean() + e_neg.square().mean())
+            self.precision.backward(loss / training.accumulate)
             parts.append(torch.stack([e_pos.detach(), e_neg.detach()], dim=1))
         spectral = torch.zeros((), device=self.device)
         if self.spectral is not None:
