@@ -81,15 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"--{name.replace('_', '-')} {options[name]}: needed at least {least}")
     options.command = shlex.join(["python", "benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
     use_device(options.device, options.threads)
-    load_images = partial(images, options)
-    bench = Bench(
-        options,
-        cache(partial(systems, options)),
-        load_images,
-        options.out,
-        cache_folder(options.cache),
-        not options.no_progress,
-    )
+    loaders = cache(partial(systems, options)), partial(images, options)
+    bench = Bench(options, *loaders, options.out, cache_folder(options.cache), not options.no_progress)
     for name in chosen:
         run_suite(name, suites[name](), bench)
     return 0
@@ -142,8 +135,8 @@ def systems(options: Namespace, dataset: str) -> dict[str, Any]:
     """Load the systems asked for, with their weights for a data set and with what decides the meaning of their numbers."""
     from baselines import SYSTEMS
     from baselines.load import load_system, read_card
-    from evaluators.provenance import package_versions
     from evaluators.array_store import source_hash
+    from evaluators.provenance import package_versions
     from evaluators.subjects import SystemUnderTest
 
     if dataset == "gaussians25":  # points of the plane: models of their own
@@ -157,6 +150,8 @@ def systems(options: Namespace, dataset: str) -> dict[str, Any]:
         }
     given = named("--checkpoint", options.checkpoint)
     cards = {name: card for name in SYSTEMS if (card := read_card(name))}
+    if all(dataset not in card.bundled for card in cards.values()):
+        dataset = "cifar10"  # suites that care what a system was trained on look at its ``dataset``
     bundled = [name for name, card in cards.items() if dataset in card.bundled]
     names = {"all": bundled, "none": []}.get(options.systems, [name for name in options.systems.split(",") if name])
     code = source_hash([*HERE.glob("vaebm/**/*.py"), *HERE.glob("baselines/**/*.py")])

@@ -38,7 +38,9 @@ class Card:
             UserError: there is none.
         """
         if dataset not in self.checkpoints:
-            raise UserError(f"{self.title}: no weights for {dataset} are bundled, only for {', '.join(self.checkpoints)}")
+            raise UserError(
+                f"{self.title}: no weights for {dataset} are bundled, only for {', '.join(self.checkpoints)}"
+            )
         return FOLDER / "checkpoints" / self.checkpoints[dataset]
 
     @property

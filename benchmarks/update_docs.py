@@ -16,7 +16,11 @@ from vaebm.cli import named, parse, run
 from vaebm.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-SHOWN = {"ood": "", "generation": "features, measured", "modes": "Table 5"}  # suite -> title of the table on the first page
+SHOWN = {
+    "ood": "",
+    "generation": "features, measured",
+    "modes": "Table 5",
+}  # suite -> title of the table on the first page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

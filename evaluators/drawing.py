@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,10 @@ def _read(name: str, path: str, n: int) -> Drawn:
     return Drawn(name, images, given, notes=given.notes, **about)
 
 
+def _look(extractor: Extractor, images: Images, start: int, stop: int) -> None:
+    extractor.extract(images[start:stop])
+
+
 # What is drawn of a system: label, key of the store, how to draw, images per seed.
 Series = tuple[str, dict[str, Any], Callable[[Sequence[int]], Images], int]
 
@@ -191,7 +196,7 @@ def forecast(bench: Bench, dataset: str, n: int, extractors: Mapping[str, Extrac
     for name, extractor in extractors.items():
         seconds = None
         if images is not None:
-            pictures = images
-            seconds = seconds_per_item(lambda _, stop, see=extractor: see.extract(pictures[:stop]), BLOCK)  # type: ignore[misc]
+            look = partial(_look, extractor, images)
+            seconds = seconds_per_item(look, BLOCK)
         parts.append(Part(f"extract {name}", 0, sets, seconds, 4.0 * (extractor.dim or 0)))
     return make_forecast(parts).text

@@ -68,7 +68,7 @@ def test_update_docs_fills_a_mark_with_printed_text(tmp_path: Path, monkeypatch:
 
 
 def test_update_docs_refuses_a_folder_without_results(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not the results of a finished run"):
+    with pytest.raises(UserError, match="found no results of ood, generation, modes"):
         script("update_docs").main([str(tmp_path)])
 
 

@@ -1,6 +1,7 @@
 """Squared distances between two sets of features by blocks: what neighbours, balls and kernels are made of.
 
-A block is one matrix product, |a|^2 + |b|^2 - 2 a . b, of features about a mean: this keeps the terms of the size of their sum. Memory beside the features is a few blocks and a number per image, whatever N.
+A block is one matrix product, |a|^2 + |b|^2 - 2 a . b, of features about a mean: this keeps the terms of the size of their sum.
+Memory beside the features is a few blocks, whatever N.
 """
 
 import math

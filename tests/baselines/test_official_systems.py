@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import benchmark
+import leaderboards
 from baselines.load import load_system
 from baselines.nvae import NVAESystem
 from baselines.vaebm import VAEBMSystem
-import leaderboards
 from vaebm import cli
 from vaebm.checkpoints import load_official, official, save_official
 from vaebm.data import load_images

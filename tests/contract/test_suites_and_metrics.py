@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-import evaluators.metrics
 from suite_bench import FEATURES, SHAPE, Climber, Painter, make_bench, subject
 
+import evaluators.metrics
 from evaluators import SUITES
 from evaluators.gaussians25 import TrueDensity
 from evaluators.measurement import Measurement, read_measurements, write_measurements
@@ -154,11 +153,9 @@ METRICS = {
     "kid": {"kid", "kid_subsets"},
     "modes": {"mode_coverage", "kl_to_uniform", "expected_kl", "expected_modes", "high_quality"},
     "moments": set(),
-    "neighbours": {
-        *("nearest", "squared_neighbours", "exact_squared_distances", "squared_distances", "blocks"),
-        *("authenticity", "nearest_ratio"),
-    },
-    "prdc": {"prdc"},
+    "neighbours": {"nearest", "squared_neighbours", "authenticity", "nearest_ratio"},
+    "pairs": {"distance_blocks", "exact_squared_distances", "blocks"},
+    "prdc": {"prdc", "prdc_and_kid"},
     "proportion": {"proportion_interval"},
     "image_statistics": {"high_pass_energy", "total_variation", "pixel_std", "codec_bytes"},
     "intervals": {"resample_counts", "bootstrap_ranking", "percentiles", "check_confidence", "check_replicates"},

@@ -233,7 +233,7 @@ def test_a_wrong_word_is_named(tmp_path: Path, options: dict[str, Any], parts: t
 
 def test_features_of_another_space_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", features=np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32))
-    with pytest.raises(UserError, match="found 7 features, toy_features.means has 24"):
+    with pytest.raises(UserError, match=r"found 7 features, toy_features\.means has 24"):
         run(tmp_path, {"same": SYSTEMS["same"]}, samples=[f"mine={tmp_path / 'other.npz'}"])
 
 

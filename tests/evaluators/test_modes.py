@@ -139,7 +139,7 @@ def test_what_has_no_images_or_no_sampler_says_so(tmp_path: Path) -> None:
 
 
 def test_an_unknown_data_set_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--dataset stacked_minst.*Did you mean 'stacked_mnist'"):
+    with pytest.raises(UserError, match=r"--dataset stacked_minst.*Did you mean 'stacked_mnist'"):
         run(tmp_path, {"all": Painter()}, dataset="stacked_minst")
 
 

@@ -47,8 +47,8 @@ class EBMTraining(GuardSettings):
         final_rate: share of the rate that is left at the end of the cosine decay; 1 keeps it constant.
         beta1, beta2, weight_decay: of Adam.
         spectral_weight: alpha_s, weight of the spectral regulariser.
-        energy_l2: weight of mean E(x+)^2 + mean E(x-)^2 in the loss, as in IGEBM: it holds the scale of E near 1 / (2 energy_l2) where chains
-            cannot close the gap and E would grow without end. The released code has none.
+        energy_l2: weight of mean E(x+)^2 + mean E(x-)^2 in the loss, as in IGEBM: it holds the scale of E near 1 / (2 energy_l2) where
+            chains cannot close the gap and E would grow without end. The released code has none.
         data_init: set gains and biases from the first ``INIT_BATCHES`` batches (:func:`vaebm.energy.data_dependent_init`).
         chain_steps, step_size, target: the chains of the negative phase.
         negatives: ``"sample"`` (x ~ p(x | z)) or ``"mean"`` (the decoder mean).
