@@ -291,3 +291,27 @@ def test_what_the_energy_is_shown_is_named_beside_the_score() -> None:
     floor = system.model.energy.config.contrast_floor
     assert floor > 0
     assert f"(std + {floor:g})" in system.protocol["estimator"]
+
+
+def test_images_on_the_way_are_those_of_shorter_chains() -> None:
+    """One chain passes every rung of the ladder."""
+    found = load_system("vaebm").sample_steps(SEEDS, (2, 0))
+    assert sorted(found) == [0, 2]
+    for steps, images in found.items():
+        np.testing.assert_array_equal(images, load_system("vaebm", steps=steps).sample(SEEDS))
+
+
+ELSEWHERE = [(name, dataset) for name in SHIPPED for dataset in read_card(name).bundled if dataset != "cifar10"]
+
+
+@pytest.mark.parametrize(("name", "dataset"), ELSEWHERE)
+def test_bundled_weights_for_another_set_draw_its_images(name: str, dataset: str) -> None:
+    card = read_card(name)
+    system = load_system(name, dataset=dataset)
+    assert system.dataset == dataset
+    images = system.sample(SEEDS)
+    assert images.shape == (len(SEEDS), *system.image_shape)
+    np.testing.assert_array_equal(images[1:], system.sample(SEEDS[1:]))
+    assert card.path(dataset).stat().st_size <= LARGEST
+    with pytest.raises(UserError, match="no weights for nowhere"):
+        load_system(name, dataset="nowhere")
