@@ -55,16 +55,16 @@ class EBMTraining:
         ema: decay of the averaged energy, which is the one that is kept.
     """
 
-    steps: int = 700
+    steps: int = 1000
     batch_size: int = 256
     learning_rate: float = 5e-4
     warmup_steps: int = 100
     beta1: float = 0.0
     beta2: float = 0.99
-    chain: ChainConfig = field(default_factory=lambda: ChainConfig(sweeps=1))
+    chain: ChainConfig = field(default_factory=lambda: ChainConfig(sweeps=2))
     rows: int = 4
     fresh_share: float = 0.02
-    energy_l2: float = 0.03
+    energy_l2: float = 0.025
     ema: float = 0.995
 
     def __post_init__(self) -> None:
