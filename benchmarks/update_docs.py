@@ -99,8 +99,9 @@ def bundled_table() -> str:
         show = lambda values: ", ".join(
             f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items() if k != "step"
         )
-        update = training.get("update", training.get("updates"))
-        cells = (path.stem, f"`{training['command']}`", update, training["minutes"], show(training["final"]))
+        stage = training.get("ebm", training.get("vae", {}))  # the toy's cards hold the settings, not the last update
+        update = training.get("update", training.get("updates", stage.get("steps")))
+        cells = (path.stem, f"`{training['command']}`", update, training["minutes"], show(training.get("final", {})))
         lines.append("| " + " | ".join(map(str, cells)) + f" | {show(training.get('validation', {}))} |")
     return "\n".join(lines)
 

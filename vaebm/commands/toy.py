@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     use_device("cpu", options.threads)
     vae, made = (
         None,
-        {"seed": options.seed, "vae": asdict(options.vae)},
+        {"command": f"python -m vaebm toy --seed {options.seed}", "seed": options.seed, "vae": asdict(options.vae)},
     )  # stage 1, and what the cards say of the training
     if options.vae_from is not None:
         checkpoint = load_checkpoint(options.vae_from)
