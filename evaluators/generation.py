@@ -23,15 +23,16 @@ from evaluators.features.references import bundled_reference
 from evaluators.features.summary import FeatureSummary, summarise
 from evaluators.inputs import FeatureInput, StatisticsInput, read_input
 from evaluators.measurement import Measurement
-from evaluators.metrics.neighbours import nearest
+from evaluators.pixels import nearest_images, pixel_rows
 from evaluators.protocols import Images
-from evaluators.quality import METRICS, NEIGHBOURHOOD, OF_FEATURES, Quality, Reference, measure_quality
+from evaluators.quality import METRICS, OF_FEATURES, Quality, Reference, measure_quality
 from evaluators.suite import Bench, Option
 from vaebm.data import DATASETS, DataUnavailable, ImageSet
 from vaebm.errors import UserError, did_you_mean
 
 NUM_IMAGES = 2000  # per system, unless told otherwise; the paper's protocol is 50,000
-SHOWN, NEIGHBOURS = 64, 5  # samples in a grid; nearest training images shown beside eight of them
+SHOWN = 64  # samples in a grid
+PAIRS, NEIGHBOURS = 8, 5  # samples shown with their nearest training images, and how many of these
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class GenerationResult:
     Attributes:
         rows: see :meth:`GenerationSuite.measure`.
         samples: system -> its first images.
-        neighbours: system -> (samples (k, H, W, C), their nearest reference images (k, m, H, W, C)).
+        neighbours: system -> (samples (k, H, W, C), their nearest training images in pixels (k, m, H, W, C)).
     """
 
     rows: list[Measurement]
@@ -114,7 +115,12 @@ class GenerationSuite:
             for each in drawn:
                 result.rows.extend(space.rows(each))
             result.rows.extend(space.rows(held_out, role="control"))
-            result.neighbours.update(space.neighbours(drawn) if not result.neighbours else {})
+        rows, train = pixel_rows(bench, dataset, drawn, held_out, metrics)
+        result.rows.extend(rows)
+        for name, images in result.samples.items():
+            if train is not None and images.shape[1:] == train.shape[1:]:
+                shown = images[:PAIRS]
+                result.neighbours[name] = (shown, nearest_images(shown, train, NEIGHBOURS))
         return result
 
     def forecast(self, bench: Bench) -> str:
@@ -182,7 +188,6 @@ class _Space:
         self.metrics = [m for m in metrics if asked_for or not heads or lacking.get(m, "features") in heads]
         self.keep = any(metric in OF_FEATURES for metric in self.metrics)
         self.reference: Reference | None = None
-        self.pictures: Images | None = None  # of the reference, where they are had
 
     @property
     def extractor(self) -> Extractor:
@@ -208,7 +213,7 @@ class _Space:
         name, _, split = spec.rpartition(":")
         if name in DATASETS:
             bundled = bundled_reference(self.extractor, name, split) if self.bench.options.reference == "" else None
-            return Reference(f"{name} {split}", bundled or self._of_images(self._whole(name, split)))
+            return Reference(f"{name} {split}", bundled or self._of_images(self.bench.load_images(name, split=split)))
         if spec in DATASETS:
             raise UserError(f"--reference {spec}: which split? needed {spec}:train or {spec}:test")
         given = read_input("reference", spec, flag="--reference")
@@ -219,13 +224,7 @@ class _Space:
         if isinstance(given, FeatureInput):
             self._fits(given.features.shape[1], spec)
             return Reference(label, FeatureSummary.from_features(given.features))
-        self.pictures = np.asarray(given.images[:NEIGHBOURHOOD])
         return Reference(label, self._summarise(given.images, f"reference {label}"))
-
-    def _whole(self, name: str, split: str) -> ImageSet:
-        images = self.bench.load_images(name, split=split)
-        self.pictures = images.images[:NEIGHBOURHOOD]
-        return images
 
     def _of_images(self, images: ImageSet) -> FeatureSummary:
         return self._summarise(images.images, f"reference {images.name}")
@@ -304,15 +303,3 @@ class _Space:
             provenance=provenance,
             note=quality.reason or "; ".join(drawn.notes),
         )
-
-    def neighbours(self, drawn: Sequence[Drawn], shown: int = 8) -> dict[str, tuple[Images, Images]]:
-        """Return the first samples of every system with their nearest reference images in this space; none without pictures."""
-        if self.pictures is None or self.reference is None or self.reference.summary.features is None:
-            return {}
-        features = self.reference.features[: len(self.pictures)]
-        found = {}
-        for each in drawn:
-            if each.steps is None and each.images is not None:
-                _, indices = nearest(self._summary(each).features[:shown], features, k=NEIGHBOURS)  # type: ignore[index]
-                found[each.name] = (np.asarray(each.images[:shown]), self.pictures[indices])
-        return found

@@ -83,4 +83,4 @@ def _space_board(rows: Sequence[Measurement], dataset: str, space: str) -> Board
 
 
 def _in_space(space: str) -> str:
-    return f" in {space} features" if space else ""
+    return "" if not space else " in pixels" if space == "pixels" else f" in {space} features"

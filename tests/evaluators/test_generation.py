@@ -91,7 +91,8 @@ def test_metrics_are_those_asked_for(tmp_path: Path) -> None:
     by_default = {
         row.metric.removesuffix("_toy_features.means") for row in run(tmp_path, {"same": SYSTEMS["same"]}).rows
     }
-    assert by_default == set(METRICS) - {"is", "sfid"}  # these features have no classes and no places
+    in_pixels = {"authenticity_pixels", "nearest_ratio_pixels"}
+    assert by_default == set(METRICS) - {"is", "sfid"} | in_pixels  # these features have no classes and no places
     empty = run(tmp_path, {"same": SYSTEMS["same"]}, metrics="is,sfid")
     assert {row.value for row in empty.rows} == {None}
     assert all("class probabilities" in row.note or "spatial" in row.note for row in empty.rows)
@@ -192,6 +193,12 @@ def test_copies_of_training_images_are_found_and_shown(tmp_path: Path) -> None:
     assert cell(found, "copies", "authenticity").value == 0
     assert cell(found, "copies", "nearest_ratio").value == 0
     assert cell(found, "same", "authenticity").value > 0.3
+    pixels = {(row.system, row.metric): row for row in found.rows if row.metric.endswith("_pixels")}
+    assert pixels["copies", "authenticity_pixels"].value == pixels["copies", "nearest_ratio_pixels"].value == 0
+    assert pixels["same", "nearest_ratio_pixels"].value == pytest.approx(1, abs=0.05)
+    assert pixels["test images", "nearest_ratio_pixels"].value == 1
+    assert pixels["test images", "nearest_ratio_pixels"].role == "control"
+    assert pixels["same", "authenticity_pixels"].protocol["n_reference"] == 400
     samples, nearest = found.neighbours["copies"]
     assert nearest.shape == (8, 5, 8, 8, 3)
     np.testing.assert_array_equal(samples, nearest[:, 0])

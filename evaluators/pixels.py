@@ -1,0 +1,98 @@
+"""Memorisation in pixel space: how near samples are to training images as they are, without any network.
+
+Rows ``authenticity_pixels`` and ``nearest_ratio_pixels``, as in feature space (``evaluators.metrics.neighbours``), against the first
+training images; and each sample's nearest ones to look at. Copies are found here even where a network's features blur them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators.drawing import Drawn
+from evaluators.measurement import Measurement
+from evaluators.metrics.intervals import Estimate
+from evaluators.metrics.neighbours import authenticity, nearest, nearest_ratio
+from evaluators.protocols import Images
+from evaluators.suite import Bench
+from vaebm.data import DataUnavailable
+from vaebm.errors import UserError
+
+METRICS = ("authenticity", "nearest_ratio")
+MOST = 10_000  # images of either side: the numbers depend on both
+
+
+def pixel_rows(
+    bench: Bench, dataset: str, drawn: Sequence[Drawn], held_out: Drawn, metrics: Sequence[str]
+) -> tuple[list[Measurement], Images | None]:
+    """Measure every set of images that is no rung of a curve; return the rows and the training images, or None and why in the rows.
+
+    Args:
+        metrics: of :data:`METRICS`; others are left alone.
+    """
+    chosen = [metric for metric in METRICS if metric in metrics]
+    reason, train = "", None
+    if not chosen:
+        return [], None
+    try:
+        train = bench.load_images(dataset, split="train", n=MOST).images
+    except (DataUnavailable, UserError) as error:
+        reason = f"no training images: {error}"
+    rows = []
+    for each in [*drawn, held_out]:
+        if each.steps is not None or (each.given is not None and each.images is None):
+            continue
+        for metric in chosen:
+            estimate, why = None, reason or each.reason
+            if not why and train is not None:
+                try:
+                    estimate = _measure(metric, train, each, held_out)
+                except UserError as error:
+                    why = str(error)
+            rows.append(_row(bench, dataset, each, metric, estimate, why, 0 if train is None else len(train)))
+    return rows, train
+
+
+def nearest_images(samples: Images, train: Images, k: int) -> Images:
+    """Return each sample's ``k`` nearest training images in pixels, nearest first, (n, k, H, W, C)."""
+    return train[nearest(_flat(samples), _flat(train), k=k)[1]]
+
+
+def _measure(metric: str, train: Images, each: Drawn, held_out: Drawn) -> Estimate:
+    if each.images.shape[1:] != train.shape[1:]:
+        sizes = ["x".join(map(str, images.shape[1:])) for images in (each.images, train)]
+        raise UserError(f"found samples of {sizes[0]} and training images of {sizes[1]}, needed one size")
+    if metric == "authenticity":
+        return authenticity(_flat(train), _flat(each.images))
+    if held_out.reason:
+        raise UserError(f"no held-out images: {held_out.reason}")
+    return nearest_ratio(_flat(train), _flat(held_out.images), _flat(each.images))
+
+
+def _flat(images: Any) -> NDArray[np.float32]:
+    """Pixels in [0, 1], (n, H W C), of the first images."""
+    part = np.asarray(images[:MOST])
+    return part.reshape(len(part), -1).astype(np.float32) / np.float32(255)
+
+
+def _row(
+    bench: Bench, dataset: str, drawn: Drawn, metric: str, estimate: Estimate | None, reason: str, n_reference: int
+) -> Measurement:
+    protocol = {"features": "pixels", "reference": f"{dataset} train", "n_reference": n_reference}
+    return Measurement(
+        suite="generation",
+        system=drawn.name,
+        dataset=dataset,
+        metric=f"{metric}_pixels",
+        value=None if estimate is None else estimate.value,
+        low=None if estimate is None else estimate.low,
+        high=None if estimate is None else estimate.high,
+        n=0 if drawn.images is None else min(len(drawn.images), MOST),
+        seed=bench.options.seed,
+        role="control" if drawn.name == "test images" else "headline",
+        size=drawn.size,
+        protocol={**protocol, "interval": "95 %", "sampling": drawn.sampling},
+        provenance={"fingerprint": drawn.fingerprint},
+        note=reason or "; ".join(drawn.notes),
+    )
