@@ -166,7 +166,8 @@ def systems(options: Namespace, dataset: str) -> dict[str, Any]:
             continue
         system = load_system(name, path, dataset=dataset, **shared)
         fingerprint = {**system.fingerprint, **version}
-        about = {"dataset": getattr(system, "dataset", ""), "sampling": getattr(system, "recipe", {})}
+        recipe = {key: value for key, value in getattr(system, "recipe", {}).items() if key != "importance_samples"}
+        about = {"dataset": getattr(system, "dataset", ""), "sampling": recipe}
         loaded[name] = SystemUnderTest(
             name, system, system.image_shape, system.size, fingerprint, system.protocol, **about
         )

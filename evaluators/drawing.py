@@ -74,7 +74,7 @@ def ladder(text: str) -> tuple[int, ...]:
 
 
 def draw(bench: Bench, dataset: str, n: int) -> list[Drawn]:
-    """Draw ``n`` images from every system asked for, those of its curve, and read what the user gave.
+    """Draw ``n`` images from every system asked for, those of its curve, and read what the user gave (all of it by default).
 
     Raises:
         UserError: a name is given twice, an option that nothing listens to, or images that cannot be read.
@@ -84,7 +84,8 @@ def draw(bench: Bench, dataset: str, n: int) -> list[Drawn]:
     for name in given:
         if name in systems:
             raise UserError(f"--samples {name}=...: a system of this name is drawn from already; choose another name")
-    own = [_read(name, path, n) for name, path in given.items()]  # cheap, so bad input is found first
+    # All that the user gave, unless a number is asked for; read first, so that bad input is found before anything is drawn.
+    own = [_read(name, path, bench.options.num_images or None) for name, path in given.items()]
     if not systems and not own:
         raise UserError("found nothing to measure: needed --systems, --checkpoint or --samples")
     if rungs and not any(isinstance(system.system, StepSampler) for system in systems.values()):
@@ -111,7 +112,7 @@ def _unfit(system: SystemUnderTest, dataset: str) -> str:
     return ""
 
 
-def _read(name: str, path: str, n: int) -> Drawn:
+def _read(name: str, path: str, n: int | None) -> Drawn:
     given = read_input(name, path, n)
     for note in given.notes:
         print(f"warning: {name}: {note}", file=sys.stderr)

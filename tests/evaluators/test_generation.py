@@ -157,6 +157,13 @@ def test_samples_of_ones_own_measure_as_a_system(tmp_path: Path, kind: str) -> N
         assert cell(found, "mine", "recall").value == cell(found, "same", "recall").value
 
 
+def test_all_of_ones_own_samples_are_taken_unless_a_number_is_given(tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", Painter().sample(range(90)))
+    options = {"samples": [f"mine={tmp_path / 'mine.npy'}"], "metrics": "kd"}
+    assert cell(run(tmp_path, {}, num_images=0, **options), "mine", "kd").n == 90
+    assert cell(run(tmp_path, {}, num_images=40, **options), "mine", "kd").n == 40
+
+
 @pytest.mark.parametrize("kind", ["npy", "statistics", "features"])
 def test_a_reference_of_ones_own(tmp_path: Path, kind: str) -> None:
     images = pictures(400, seed=1)

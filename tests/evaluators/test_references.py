@@ -14,9 +14,7 @@ from evaluators.features.summary import summarise
 from vaebm.data import load_images
 
 
-def test_the_command_writes_what_a_pass_over_the_images_gives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_writes_what_a_pass_over_the_images_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(references, "FEATURES", 30)
     images = load_images("cifar10", n=40, download=False)
     extractor = load_extractor("cifar10net", batch_size=20)
