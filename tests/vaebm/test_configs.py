@@ -15,7 +15,7 @@ from vaebm.nvae import NVAE
 from vaebm.training.stages import Settings, settings_from_json
 
 MANIFEST = Path(__file__).parents[3] / "shared" / "official" / "manifest.json"
-OURS = ("mini-cifar10", "small-cifar10")
+OURS = ("mini-cifar10", "mini-stacked_mnist", "small-cifar10")
 # Of the commands and defaults of the released code: configuration, its name in the manifest, energy network, then the values that differ.
 PUBLISHED: dict[str, tuple[str, str, dict[str, object], dict[str, object]]] = {
     "cifar10": (
