@@ -95,10 +95,9 @@ def run_suite(name: str, suite: Any, bench: Bench) -> None:
     from leaderboards import Style, build_board, render_text, write_board, write_plots
 
     began, options = time.perf_counter(), bench.options
-    if hasattr(suite, "forecast") and (options.dry_run or bench.progress):
-        print(suite.forecast(bench), end="", file=sys.stdout if options.dry_run else sys.stderr)
-        if options.dry_run:
-            return
+    if options.dry_run and hasattr(suite, "forecast"):
+        print(suite.forecast(bench), end="")
+        return
     result = suite.measure(bench)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{name}.json"

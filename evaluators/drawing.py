@@ -73,8 +73,10 @@ def ladder(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(word) for word in words}))
 
 
-def draw(bench: Bench, dataset: str, n: int) -> list[Drawn]:
+def draw(bench: Bench, dataset: str, n: int, extractors: Mapping[str, Extractor]) -> list[Drawn]:
     """Draw ``n`` images from every system asked for, those of its curve, and read what the user gave (all of it by default).
+
+    What it will cost, features of ``extractors`` included, is said on stderr before anything is drawn, where progress is shown.
 
     Raises:
         UserError: a name is given twice, an option that nothing listens to, or images that cannot be read.
@@ -90,6 +92,8 @@ def draw(bench: Bench, dataset: str, n: int) -> list[Drawn]:
         raise UserError("found nothing to measure: needed --systems, --checkpoint or --samples")
     if rungs and not any(isinstance(system.system, StepSampler) for system in systems.values()):
         raise UserError("--steps: no chosen system has chain steps; leave it out or add vaebm to --systems")
+    if bench.progress:
+        print(forecast(bench, dataset, n, extractors), end="", file=sys.stderr)
     store = SampleStore(bench.folder("samples"))
     for system in systems.values():
         reason = _unfit(system, dataset)

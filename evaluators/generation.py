@@ -103,7 +103,7 @@ class GenerationSuite:
         metrics, dataset = _metrics(options.metrics), options.dataset or "cifar10"
         n = options.num_images or NUM_IMAGES
         extractors = _extractors(bench)
-        drawn = drawing.draw(bench, dataset, n)
+        drawn = drawing.draw(bench, dataset, n, _available(extractors))
         held_out = _held_out(bench, dataset, n)
         result = GenerationResult([])
         for each in drawn:
@@ -125,9 +125,9 @@ class GenerationSuite:
 
     def forecast(self, bench: Bench) -> str:
         """Return what drawing and extracting would cost."""
-        extractors = {n: found for n, found in _extractors(bench).items() if not isinstance(found, DataUnavailable)}
+        _metrics(bench.options.metrics)
         n = bench.options.num_images or NUM_IMAGES
-        return drawing.forecast(bench, bench.options.dataset or "cifar10", n, extractors)
+        return drawing.forecast(bench, bench.options.dataset or "cifar10", n, _available(_extractors(bench)))
 
 
 def _metrics(text: str) -> tuple[str, ...]:
@@ -161,6 +161,10 @@ def _extractors(bench: Bench) -> dict[str, Extractor | DataUnavailable]:
         except DataUnavailable as reason:
             found[name] = reason
     return found
+
+
+def _available(found: Mapping[str, Extractor | DataUnavailable]) -> dict[str, Extractor]:
+    return {name: extractor for name, extractor in found.items() if not isinstance(extractor, DataUnavailable)}
 
 
 def _held_out(bench: Bench, dataset: str, n: int) -> Drawn:

@@ -97,7 +97,7 @@ class ModesSuite:
 
 def _stacked_mnist(bench: Bench, result: ModesResult) -> None:
     n, seed = bench.options.num_images or NUM_IMAGES, bench.options.seed
-    drawn = drawing.draw(bench, "stacked_mnist", n)
+    drawn = drawing.draw(bench, "stacked_mnist", n, {})
     classifier = _Digits(bench)
     for each in drawn:
         if each.reason or each.images is None:
