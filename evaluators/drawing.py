@@ -1,5 +1,6 @@
 """From systems and files to images under test: drawn once, stored, and described for protocols."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from evaluators.features.extractor import Extractor
 from evaluators.forecast import Part, seconds_per_item
 from evaluators.forecast import forecast as make_forecast
 from evaluators.inputs import FeatureInput, ImageInput, StatisticsInput, read_input
+from evaluators.measurement import Measurement
+from evaluators.metrics.intervals import Estimate
 from evaluators.protocols import Images, Sampler, StepSampler
 from evaluators.sample_store import SampleStore
 from evaluators.subjects import SystemUnderTest
@@ -175,6 +178,47 @@ def _described(system: SystemUnderTest, images: Any, seconds: float, steps: int 
     sampling = system.sampling if steps is None else {**system.sampling, "steps": steps}
     about: dict[str, Any] = {"size": system.size, "sampling": sampling, "fingerprint": system.fingerprint}
     return Drawn(system.name, images, steps=steps, seconds=seconds, **about)
+
+
+def row(
+    suite: str,
+    drawn: Drawn,
+    dataset: str,
+    metric: str,
+    estimate: Estimate | None,
+    *,
+    n: int | None,
+    seed: int,
+    role: str,
+    protocol: Mapping[str, Any],
+    note: str = "",
+    **provenance: Any,
+) -> Measurement:
+    """Return one number about images under test; a rung of a curve is a diagnostic with its steps as variant.
+
+    Args:
+        estimate: None with a note that says why; its ends are NaN where there is no interval.
+        provenance: what is known beside the system's fingerprint.
+    """
+    on_curve = drawn.steps is not None
+    value, low, high = (None,) * 3 if estimate is None else (estimate.value, estimate.low, estimate.high)
+    return Measurement(
+        suite=suite,
+        system=drawn.name,
+        dataset=dataset,
+        metric=metric,
+        value=None if value is None else float(value),
+        low=None if low is None or math.isnan(low) else float(low),
+        high=None if high is None or math.isnan(high) else float(high),
+        n=n,
+        seed=seed,
+        role="diagnostic" if on_curve else role,
+        variant=f"steps={drawn.steps}" if on_curve else "",
+        size=drawn.size,
+        protocol=dict(protocol),
+        provenance={"fingerprint": drawn.fingerprint, **provenance},
+        note=note,
+    )
 
 
 def forecast(bench: Bench, dataset: str, n: int, extractors: Mapping[str, Extractor]) -> str:

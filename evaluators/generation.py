@@ -6,7 +6,6 @@ Systems and a user's own images are drawn or read once, their features extracted
 Reference for the paper's protocol: Xiao, Kreis, Kautz and Vahdat, VAEBM (ICLR 2021), tables 1 to 3: FID and IS of 50,000 samples.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -192,6 +191,7 @@ class _Space:
         self.metrics = [m for m in metrics if asked_for or not heads or lacking.get(m, "features") in heads]
         self.keep = any(metric in OF_FEATURES for metric in self.metrics)
         self.reference: Reference | None = None
+        self.control: FeatureSummary | None = None  # of the held-out images, where the reference needed it
 
     @property
     def extractor(self) -> Extractor:
@@ -210,8 +210,8 @@ class _Space:
             self.reason = f"no reference: {reason}"
             return
         if "nearest_ratio" in self.metrics and not held_out.reason:
-            summary = self._summary(held_out)
-            self.reference = replace(self.reference, held_out=summary.features, factors={})
+            self.control = self._summary(held_out)
+            self.reference = replace(self.reference, held_out=self.control.features, factors={})
 
     def _reference(self, spec: str) -> Reference:
         name, _, split = spec.rpartition(":")
@@ -270,7 +270,8 @@ class _Space:
         reason = drawn.reason or self.reason
         if reason or self.reference is None:
             return self.empty(drawn, reason, role)
-        summary, shape = self._summary(drawn), self.reference.summary.image_shape
+        summary = self.control if role == "control" and self.control else self._summary(drawn)
+        shape = self.reference.summary.image_shape
         if summary.image_shape and shape and summary.image_shape != shape:
             sizes = ["x".join(map(str, found)) for found in (summary.image_shape, shape)]
             drawn = replace(drawn, notes=(*drawn.notes, f"sizes: samples are {sizes[0]}, the reference is {sizes[1]}"))
@@ -281,29 +282,21 @@ class _Space:
         return [self._row(drawn, Quality(metric, None, 0, {}, reason), role) for metric in self.metrics]
 
     def _row(self, drawn: Drawn, quality: Quality, role: str) -> Measurement:
-        estimate, on_curve = quality.estimate, drawn.steps is not None
         described = not isinstance(self.found, DataUnavailable)
         protocol: dict[str, Any] = dict(self.extractor.protocol) if described else {"features": self.name}
         protocol |= {**quality.protocol, "sampling": drawn.sampling}
-        if on_curve:
+        if drawn.steps is not None:
             protocol |= {"steps": drawn.steps, "seconds_per_image": drawn.seconds}
-        provenance: dict[str, Any] = {"fingerprint": drawn.fingerprint}
-        if described:
-            provenance["features"] = dict(self.extractor.fingerprint or {})
-        return Measurement(
-            suite=GenerationSuite.name,
-            system=drawn.name,
-            dataset=self.dataset,
-            metric=metric_name(quality.metric, self.name),
-            value=None if estimate is None else float(estimate.value),
-            low=None if estimate is None or math.isnan(estimate.low) else float(estimate.low),
-            high=None if estimate is None or math.isnan(estimate.high) else float(estimate.high),
+        return drawing.row(
+            GenerationSuite.name,
+            drawn,
+            self.dataset,
+            metric_name(quality.metric, self.name),
+            quality.estimate,
             n=quality.n,
             seed=self.bench.options.seed,
-            role="diagnostic" if on_curve else role,
-            variant=f"steps={drawn.steps}" if on_curve else "",
-            size=drawn.size,
+            role=role,
             protocol=protocol,
-            provenance=provenance,
             note=quality.reason or "; ".join(drawn.notes),
+            **({"features": dict(self.extractor.fingerprint or {})} if described else {}),
         )

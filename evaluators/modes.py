@@ -204,22 +204,17 @@ def _row(
     reason: str = "",
     role: str = "headline",
 ) -> Measurement:
-    on_curve = drawn.steps is not None
-    return Measurement(
-        suite=ModesSuite.name,
-        system=drawn.name,
-        dataset="stacked_mnist",
-        metric=metric,
-        value=None if estimate is None else float(estimate.value),
-        low=None if estimate is None or math.isnan(estimate.low) else float(estimate.low),
-        high=None if estimate is None or math.isnan(estimate.high) else float(estimate.high),
+    about = dict(protocol) or {"sampling": drawn.sampling}
+    return drawing.row(
+        ModesSuite.name,
+        drawn,
+        "stacked_mnist",
+        metric,
+        estimate,
         n=n,
         seed=seed,
-        role="diagnostic" if on_curve else role,
-        variant=f"steps={drawn.steps}" if on_curve else "",
-        size=drawn.size,
-        protocol=dict(protocol) or {"sampling": drawn.sampling},
-        provenance={"fingerprint": drawn.fingerprint},
+        role=role,
+        protocol=about,
         note=reason,
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluators import drawing
 from evaluators.drawing import Drawn
 from evaluators.measurement import Measurement
 from evaluators.metrics.intervals import Estimate
@@ -80,19 +81,15 @@ def _row(
     bench: Bench, dataset: str, drawn: Drawn, metric: str, estimate: Estimate | None, reason: str, n_reference: int
 ) -> Measurement:
     protocol = {"features": "pixels", "reference": f"{dataset} train", "n_reference": n_reference}
-    return Measurement(
-        suite="generation",
-        system=drawn.name,
-        dataset=dataset,
-        metric=f"{metric}_pixels",
-        value=None if estimate is None else estimate.value,
-        low=None if estimate is None else estimate.low,
-        high=None if estimate is None else estimate.high,
+    return drawing.row(
+        "generation",
+        drawn,
+        dataset,
+        f"{metric}_pixels",
+        estimate,
         n=0 if drawn.images is None else min(len(drawn.images), MOST),
         seed=bench.options.seed,
         role="control" if drawn.name == "test images" else "headline",
-        size=drawn.size,
         protocol={**protocol, "interval": "95 %", "sampling": drawn.sampling},
-        provenance={"fingerprint": drawn.fingerprint},
         note=reason or "; ".join(drawn.notes),
     )
