@@ -20,6 +20,7 @@ import scipy
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from evaluators.array_store import source_hash
 from evaluators.measurement import Measurement
 from evaluators.metrics import image_statistics
 from evaluators.metrics.arrays import finite_scores
@@ -32,7 +33,7 @@ from evaluators.metrics.rank_correlation import rank_correlation
 from evaluators.metrics.standard_deviation import standard_deviation
 from evaluators.protocols import Images, Scorer, Scores, TermScorer
 from evaluators.score_files import load_scores, save_scores
-from evaluators.score_store import ScoreFunction, ScoreStore, source_hash
+from evaluators.score_store import ScoreFunction, ScoreStore
 from evaluators.subjects import SystemUnderTest
 from evaluators.suite import NAMED, Bench, Option
 from vaebm.cli import named

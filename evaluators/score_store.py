@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.array_store import CHUNK, ArrayStore, Progress, canonical_json, source_hash
+from evaluators.array_store import CHUNK, ArrayStore, Progress
 from evaluators.protocols import Images, Scores
 from vaebm.errors import UserError
-
-__all__ = ["ScoreFunction", "ScoreStore", "canonical_json", "source_hash", "write_npz"]
 
 ScoreFunction = Callable[[Images], Mapping[str, Any]]
 

@@ -15,6 +15,7 @@ from scipy.stats import binom, norm
 
 from evaluators.metrics.feature_arrays import two_feature_sets
 from evaluators.metrics.intervals import CONFIDENCE, Estimate
+from evaluators.metrics.proportion import proportion_interval
 from vaebm.errors import UserError
 
 _Z = float(norm.ppf((1 + CONFIDENCE) / 2))
@@ -150,16 +151,8 @@ def high_quality(points: ArrayLike, centres: ArrayLike, sd: float, within: float
             raise UserError(f"high-quality points: found {name} {number}, needed a positive number")
     distance, nearest = (np.asarray(array) for array in KDTree(middles).query(found))
     good = distance <= within * sd
-    return HighQuality(len(np.unique(nearest[good])), _wilson(int(good.sum()), len(found)))
-
-
-def _wilson(successes: int, n: int) -> Estimate:
-    share, z2 = successes / n, _Z**2
-    centre = (successes + z2 / 2) / (n + z2)
-    half = _Z * math.sqrt(n * share * (1 - share) + z2 / 4) / (n + z2)
-    # The ends are 0 and 1 where none or all succeed; rounding must not leave 1e-17.
-    low, high = (0.0 if not successes else centre - half), (1.0 if successes == n else centre + half)
-    return Estimate(share, low, high)
+    share, n = float(good.mean()), len(found)
+    return HighQuality(len(np.unique(nearest[good])), proportion_interval(share, math.sqrt(share * (1 - share) / n), n))
 
 
 def _count(labels: ArrayLike, modes: int) -> np.ndarray:

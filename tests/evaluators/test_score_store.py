@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluators.score_store import ScoreStore, canonical_json, source_hash
+from evaluators.array_store import canonical_json, source_hash
+from evaluators.score_store import ScoreStore
 from vaebm.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(256, size=(530, 4, 4, 1), dtype=np.uint8)
