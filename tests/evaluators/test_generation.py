@@ -11,6 +11,7 @@ from evaluators.generation import GenerationResult, GenerationSuite
 from evaluators.measurement import Measurement
 from evaluators.metrics.frechet import frechet_distance_of_features
 from evaluators.quality import METRICS, OF_FEATURES
+from vaebm.data import DataUnavailable
 from vaebm.errors import UserError
 
 SYSTEMS = {
@@ -243,6 +244,25 @@ def test_a_wrong_word_is_named(tmp_path: Path, options: dict[str, Any], parts: t
         run(tmp_path, {"same": SYSTEMS["same"]}, **options)
     for part in parts:
         assert part in str(error.value)
+
+
+def test_options_of_features_reach_their_extractor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, dict[str, Any]] = {}
+
+    def unavailable(name: str, **how: Any) -> None:
+        seen[name] = how
+        raise DataUnavailable(f"no weights of {name}")
+
+    monkeypatch.setattr("evaluators.generation.load_extractor", unavailable)
+    options = {"features": "inception,cifar10net", "weights": "w.pth", "resize": "legacy_pytorch", "batch_size": 7}
+    found = run(tmp_path, {"same": SYSTEMS["same"]}, num_images=20, offline=False, metrics="fd", **options)
+    shared = {"device": "cpu", "batch_size": 7, "download": True}
+    assert seen == {
+        "inception": {**shared, "weights": Path("w.pth"), "resize": "legacy_pytorch"},
+        "cifar10net": shared,
+    }
+    notes = {row.metric: row.note for row in found.rows if row.system == "same"}
+    assert notes == {"fid": "no weights of inception", "fd_cifar10net": "no weights of cifar10net"}
 
 
 def test_features_of_another_space_are_refused(tmp_path: Path) -> None:
