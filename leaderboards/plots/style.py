@@ -37,6 +37,7 @@ COLUMNS = 3
 SHEET = 528  # pixels that the images of one system may take up in width
 GAP = 2  # pixels between images
 HEAD, MARGIN = 30, 14  # pixels: above the images of a system, and around them
+LETTER = 8  # pixels that a letter of the note below takes at most, on average
 
 
 def panels(count: int, size: tuple[float, float] = PANEL) -> tuple["Figure", list[Any]]:
@@ -129,7 +130,8 @@ def image_sheets(sheets: Sequence[tuple[str, NDArray[np.uint8]]], note: str) -> 
         rows = [sheets[i : i + across] for i in range(0, len(sheets), across)]
         wide = max(sheet.shape[1] for _, sheet in sheets) + MARGIN
         tall = [max(sheet.shape[0] for _, sheet in row) + HEAD for row in rows]
-        width, height = MARGIN + across * wide, sum(tall) + HEAD
+        # One narrow sheet must not cut off the note below it.
+        width, height = MARGIN + max(across * wide, LETTER * len(note)), sum(tall) + HEAD
         figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
         top = height
         for row, room in zip(rows, tall, strict=True):
