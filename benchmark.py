@@ -11,7 +11,6 @@ The table goes to stdout, progress to stderr, files to --out: <suite>.json (ever
 .tex and plots.
 """
 
-import os
 import shlex
 import sys
 import time
@@ -24,7 +23,9 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from evaluators import SUITES
+from evaluators.places import cache_folder
 from evaluators.suite import NAMED, Bench, refuse_idle
+from leaderboards import cli
 from vaebm.cli import named, parse, run, use_device
 from vaebm.errors import UserError
 
@@ -51,18 +52,19 @@ def parser() -> ArgumentParser:
     add("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
     add("--out", type=Path, default=Path("results"), help="folder for results")
     add("--cache", type=str, default="", help="folder of what is kept (default: the user's cache folder), or 'none'")
-    add("--precision", type=int, default=2, help="decimals of the tables")
-    add("--pdf", action="store_true", help="every plot as PDF, too")
     add("--no-progress", action="store_true", help="no progress bars")
     add("--json", action="store_true", help="print the result file to stdout instead of the table")
     add("--list", action="store_true", help="list suites, systems, data sets and tables")
+    groups = {"tables, history and gate": cli.OPTIONS} | {
+        f"--suite {name}": SUITES.load(name).options for name in SUITES
+    }
     seen: set[str] = set()
-    for name in SUITES:
-        group = options.add_argument_group(f"--suite {name}")
-        for flag, option in SUITES.load(name).options.items():
+    for title, group in groups.items():
+        section = options.add_argument_group(title)
+        for flag, option in group.items():
             if flag not in seen:  # two suites may listen to one option
-                group.add_argument(flag, **option)
-            seen.add(flag)
+                section.add_argument(flag, **option)
+        seen |= group.keys()
     return options
 
 
@@ -71,6 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(parser(), arguments)
     if options.list:
         return show_list()
+    if options.update_baseline and not options.check:
+        raise UserError(
+            "--update-baseline: found no --check; needed --check baseline.json, the file to store the run in"
+        )
+    if options.board is not None:
+        return cli.show_boards(options)
+    if options.history:
+        return cli.show_history(options)
     if not options.suite:
         raise UserError(f"--suite: found nothing, needed one of {', '.join(SUITES)} or all (--list describes them)")
     chosen = list(SUITES) if options.suite == "all" else options.suite.split(",")
@@ -83,31 +93,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_device(options.device, options.threads)
     loaders = cache(partial(systems, options)), partial(images, options)
     bench = Bench(options, *loaders, options.out, cache_folder(options.cache), not options.no_progress)
-    for name in chosen:
-        run_suite(name, suites[name](), bench)
-    return 0
+    if options.dry_run:
+        print("".join(suite().forecast(bench) for name in chosen if hasattr(suite := suites[name], "forecast")), end="")
+        return 0
+    runs = [run_suite(name, suites[name](), bench) for name in chosen]
+    return cli.check(runs, options, options.out) if options.check else 0
 
 
-def run_suite(name: str, suite: Any, bench: Bench) -> None:
-    """Measure, write and print one suite."""
-    from evaluators.measurement import write_measurements
+def run_suite(name: str, suite: Any, bench: Bench) -> tuple[Path, Any]:
+    """Measure, write and print one suite; return its result file and what is in it."""
     from evaluators.provenance import environment
-    from leaderboards import Style, build_board, render_text, write_board, write_plots
+    from evaluators.reproduce import deciding_options
+    from evaluators.result_file import Results, write_results
+    from leaderboards import write_plots
+    from leaderboards.history import append
 
     began, options = time.perf_counter(), bench.options
-    if options.dry_run and hasattr(suite, "forecast"):
-        print(suite.forecast(bench), end="")
-        return
     result = suite.measure(bench)
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{name}.json"
-    seconds = round(time.perf_counter() - began, 1)
-    write_measurements(result.rows, path, command=options.command, seconds=seconds, **environment(HERE))
-    boards, style = build_board(name, result.rows), Style(decimals=options.precision)
-    write_board(boards, options.out, name, style)
+    decided = deciding_options(options, cli.OPTIONS) | {"suite": name}
+    about = {"command": options.command, "options": decided, **environment(HERE)}
+    path, seconds = options.out / f"{name}.json", round(time.perf_counter() - began, 1)
+    results = Results(name, result.rows, seconds=seconds, **about)
+    write_results(results, path)
     write_plots(name, result, options.out, pdf=options.pdf)
-    print(path.read_text() if options.json else render_text(boards, style), end="")
+    append(results, options.out)
+    text = cli.publish([(path, results)], options, options.out)
+    cli.refresh_page(options, options.out)
+    print(path.read_text() if options.json else text, end="")
     print(f"{len(result.rows)} rows in {time.perf_counter() - began:.0f} s; files in {options.out}", file=sys.stderr)
+    return path, results
 
 
 def show_list() -> int:
@@ -178,15 +193,6 @@ def images(options: Namespace, spec: str, **how: Any) -> Any:
     from vaebm.data import load_images
 
     return load_images(spec, data_root=options.data_root, download=not options.offline, **how)
-
-
-def cache_folder(chosen: str) -> Path | None:
-    """Where things are kept between runs: --cache, else $VAEBM_CACHE, else the user's cache folder."""
-    if chosen == "none":
-        return None
-    import pooch
-
-    return Path(chosen) if chosen else Path(os.environ.get("VAEBM_CACHE") or pooch.os_cache("vaebm"))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,8 @@
 """The one row type of the project: every table, plot and gate is a view of Measurements."""
 
-import json
 import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -70,25 +65,3 @@ class Measurement:
         if unknown:
             raise ValueError(f"unknown measurement fields {sorted(unknown)}: written by a newer version?")
         return cls(**row)
-
-
-def write_measurements(rows: Iterable[Measurement], path: Path, **header: Any) -> None:
-    """Write rows as one JSON document ``{"schema_version", **header, "measurements": [...]}``, atomically."""
-    document = {"schema_version": SCHEMA_VERSION, **header, "measurements": [row.to_json() for row in rows]}
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-    partial.replace(path)
-
-
-def read_measurements(path: Path) -> list[Measurement]:
-    """Read rows written by :func:`write_measurements`.
-
-    Raises:
-        ValueError: the file's schema version is newer than this program's.
-    """
-    document = json.loads(path.read_text())
-    if document["schema_version"] > SCHEMA_VERSION:
-        raise ValueError(
-            f"{path}: schema version {document['schema_version']}, this program reads up to {SCHEMA_VERSION}"
-        )
-    return [Measurement.from_json(row) for row in document["measurements"]]

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ def commit(folder: Path) -> str:
 
 
 def environment(folder: Path) -> dict[str, Any]:
-    """Return what a reader needs to repeat a run: versions, commit and kind of machine (no name of it, no path on it)."""
+    """Return what a reader needs to repeat a run: time, versions, commit and kind of machine (no name of it, no path on it)."""
     return {
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "packages": package_versions(),
         "python": platform.python_version(),
         "commit": commit(folder),

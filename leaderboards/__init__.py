@@ -8,18 +8,32 @@ from typing import Any
 from evaluators.measurement import Measurement
 from leaderboards.board import Board
 from leaderboards.files import write_all
+from leaderboards.published import read_published
+from leaderboards.ranking import rank
 from leaderboards.render import to_csv, to_latex, to_markdown, to_text
 from leaderboards.render.latex import HEAD
 from leaderboards.render.numbers import Style
-from vaebm.errors import UserError, did_you_mean
+from leaderboards.select import Selection, check_rows, select_columns, select_rows
 
-__all__ = ["BOARDS", "PLOTS", "Board", "Style", "build_board", "render_text", "write_board", "write_plots"]
+__all__ = [
+    "BOARDS",
+    "PLOTS",
+    "Board",
+    "Selection",
+    "Style",
+    "build_boards",
+    "render_text",
+    "write_board",
+    "write_plots",
+]
 
 # Suite -> "module:function", read when it is asked for.
 BOARDS = {
     "ood": "leaderboards.ood:ood_boards",
     "generation": "leaderboards.generation:generation_boards",
     "modes": "leaderboards.modes:modes_boards",
+    "ablation": "leaderboards.ablation:ablation_boards",
+    "speed": "leaderboards.speed:speed_boards",
 }
 PLOTS = {
     "ood": "leaderboards.plots.ood:write",
@@ -28,23 +42,39 @@ PLOTS = {
 }
 
 
-def build_board(suite: str, rows: Sequence[Measurement]) -> list[Board]:
-    """Build the tables of a suite from published numbers and measured rows.
-
-    A suite without tables of its own, as another package's, gets one per data set with a column per metric.
+def build_boards(rows: Sequence[Measurement], selection: Selection | None = None) -> dict[str, list[Board]]:
+    """Build the tables of every suite that was measured, or without any measurement all of the paper's: suite -> tables.
 
     Raises:
-        UserError: nothing is known of that suite and there are no rows of it, or two measurements claim one cell.
+        UserError: two different measurements claim one cell, or a selection names what is in no table.
     """
+    selection = selection or Selection()
+    measured = [row for row in rows if row.origin == "measured"]
+    published = read_published()
+    check_rows([*measured, *published], selection)
+    suites = list(dict.fromkeys(row.suite for row in measured)) or list(BOARDS)
+    kept, paper = select_rows(measured, selection), select_rows(published, selection)
+    of = lambda suite, rows: [row for row in rows if row.suite == suite]
+    made = {suite: _suite_boards(suite, of(suite, kept), of(suite, paper)) for suite in suites}
+    shown = select_columns([board for boards in made.values() for board in boards], selection)
+    ranked = {board.name: rank(board) for board in shown}
+    return {
+        suite: found
+        for suite, boards in made.items()
+        if (found := [ranked[board.name] for board in boards if board.name in ranked])
+    }
+
+
+def _suite_boards(suite: str, rows: Sequence[Measurement], published: Sequence[Measurement]) -> list[Board]:
+    """A suite without tables of its own, as another package's, gets one per data set with a column per metric."""
+    if not (rows or published):
+        return []
     if suite in BOARDS:
-        return _function(BOARDS[suite])(rows)
-    own = [row for row in rows if row.suite == suite and row.origin == "measured"]
-    if not own:
-        raise UserError(f"--suite {suite}: no table is known for it.{did_you_mean(suite, BOARDS)}")
+        return _function(BOARDS[suite])(rows, published)
     from leaderboards.metric_board import metric_board
 
-    datasets = dict.fromkeys(row.dataset for row in own)
-    return [metric_board(f"{suite}_{d}", f"{suite}: {d}", [row for row in own if row.dataset == d]) for d in datasets]
+    datasets = dict.fromkeys(row.dataset for row in rows)
+    return [metric_board(f"{suite}_{d}", f"{suite}: {d}", [row for row in rows if row.dataset == d]) for d in datasets]
 
 
 def _function(target: str) -> Callable[..., Any]:

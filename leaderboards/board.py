@@ -1,8 +1,8 @@
 """A board is one table: ordered blocks of rows by columns, every cell with interval and origin."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from evaluators.measurement import Measurement
@@ -40,7 +40,9 @@ class Cell:
         origin: ``"measured"`` or ``"published"``.
         dataset, metric: what the number is.
         comparable: cells with the same text here may be ranked against each other; empty: with none.
-        best: best of the comparable cells of its block and column.
+        rank: 1 for the best of the comparable cells of its block and column, 2 for the second, 0 for all others; see
+            :mod:`leaderboards.ranking`.
+        measurement: what the cell shows, with protocol and provenance; ``None`` where nothing was measured or reported.
     """
 
     value: float | None
@@ -53,7 +55,8 @@ class Cell:
     dataset: str = ""
     metric: str = ""
     comparable: str = ""
-    best: bool = False
+    rank: int = 0
+    measurement: Measurement | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, row: Measurement) -> "Cell":
@@ -69,6 +72,7 @@ class Cell:
             dataset=row.dataset,
             metric=row.metric,
             comparable=_comparable(row),
+            measurement=row,
         )
 
     def moved_to(self, dataset: str) -> "Cell":
@@ -129,10 +133,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows under one italic title."""
+    """Rows under one italic title.
+
+    Attributes:
+        ranked: its comparable cells compete for bold face; not so those of diagnostics and controls.
+        higher_is_better: of the whole block, where that is not a matter of the column.
+    """
 
     title: str
     rows: tuple[Row, ...]
+    ranked: bool = False
+    higher_is_better: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -167,9 +178,9 @@ class Board:
                 numbers.setdefault(cell.note, len(numbers) + 1)
         return numbers
 
-    def has_best(self) -> bool:
-        """Return whether any cell is marked as the best of its like."""
-        return any(cell.best for *_, cell in self.cells())
+    def has_rank(self, rank: int) -> bool:
+        """Return whether any cell has this rank."""
+        return any(cell.rank == rank for *_, cell in self.cells())
 
     def records(self) -> list[dict[str, Any]]:
         """Return one flat dictionary per cell: the tidy form, in full precision."""
@@ -191,7 +202,7 @@ class Board:
                 "n": cell.n,
                 "seed": cell.seed,
                 "origin": cell.origin,
-                "best": cell.best,
+                "rank": cell.rank or None,
                 "note": cell.note,
             }
             for block, row, column, cell in self.cells()
@@ -213,29 +224,6 @@ class Board:
         frame = pd.DataFrame(lines)
         numeric = [f"{column.key}{end}" for column in self.columns for end in ("", "_low", "_high")] if lines else []
         return frame.astype(dict.fromkeys(numeric, float))
-
-
-def mark_best(rows: Sequence[Row], higher_is_better: bool | Sequence[bool | None] = True) -> tuple[Row, ...]:
-    """Mark, per column, the best of two or more comparable cells; see :attr:`Cell.comparable`.
-
-    Args:
-        higher_is_better: of all columns, or of each; columns of ``None`` have no best.
-    """
-    if isinstance(higher_is_better, bool):
-        higher_is_better = [higher_is_better] * max((len(row.cells) for row in rows), default=0)
-    signs = [0 if higher is None else 1 if higher else -1 for higher in higher_is_better]
-    groups: dict[tuple[int, str], list[float]] = {}
-    for row in rows:
-        for position, (sign, cell) in enumerate(zip(signs, row.cells, strict=True)):
-            if cell.value is not None and cell.comparable and sign:
-                groups.setdefault((position, cell.comparable), []).append(sign * cell.value)
-
-    def marked(position: int, cell: Cell) -> Cell:
-        group = groups.get((position, cell.comparable), [])
-        best = cell.value is not None and len(group) > 1 and signs[position] * cell.value == max(group)
-        return replace(cell, best=best)
-
-    return tuple(replace(row, cells=tuple(marked(i, cell) for i, cell in enumerate(row.cells))) for row in rows)
 
 
 def drop_empty(blocks: Iterable[Block]) -> tuple[Block, ...]:

@@ -7,37 +7,36 @@ from leaderboards import names
 from leaderboards.board import Board
 from leaderboards.metric_board import metric_board, table_title
 from leaderboards.metrics import INCEPTION, split_metric
-from leaderboards.published import read_published
 from leaderboards.steps import on_curve, steps_board
 
-PAPER_SET = "cifar10"  # whose table is printed when nothing was measured
+PAPER_SET = "cifar10"  # of the paper's first table
 PAPER_METRICS = ("is", "fid")
 NO_INCEPTION = "No measured rows: nothing was measured in Inception features. Distances in other features stand in tables of their own."
 UNDER_NO_PC = "A measured VAEBM stands below the published one without persistent chain unless its protocol says persistent_chain."
 
 
-def generation_boards(rows: Sequence[Measurement]) -> list[Board]:
+def generation_boards(rows: Sequence[Measurement], published: Sequence[Measurement]) -> list[Board]:
     """Build per data set: the paper's table, a table per feature space, and metrics against Langevin steps per space.
 
     Numbers in the features of different networks never share a column. A table without rows is left out.
 
     Args:
-        rows: measurements of suite ``"generation"``; rows of other suites and published rows are ignored.
+        rows: measurements of suite ``"generation"``; without any, all of the paper's tables are built.
+        published: published rows of the same suite.
 
     Raises:
         UserError: two different measurements claim one cell, a metric is misnamed, or a number of steps cannot be read.
     """
-    measured = [row for row in rows if row.suite == "generation" and row.origin == "measured"]
     boards = []
-    for dataset in dict.fromkeys(row.dataset for row in measured) or [PAPER_SET]:
-        own = [row for row in measured if row.dataset == dataset]
-        published = [row for row in read_published() if row.suite == "generation" and row.dataset == dataset]
+    for dataset in dict.fromkeys(row.dataset for row in rows or published):
+        own = [row for row in rows if row.dataset == dataset]
+        paper = [row for row in published if row.dataset == dataset]
         still = [row for row in own if not on_curve(row)]
-        boards += [_paper(still, published, dataset)] if published else []
+        boards += [_paper(still, paper, dataset)] if paper else []
         for space in sorted({_space(row) for row in own}, key=lambda space: (space != INCEPTION, space)):
             inside = [row for row in still if _space(row) == space]
             # The paper's own two metrics stand in its table.
-            if not published or any(row.metric not in PAPER_METRICS for row in inside):
+            if not paper or any(row.metric not in PAPER_METRICS for row in inside):
                 boards.append(_space_board(inside, dataset, space))
             title = f"Samples against Langevin steps on {names.dataset_title(dataset)}{_in_space(space)}, measured"
             everything = [row for row in own if _space(row) == space]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from evaluators.measurement import Measurement
 from leaderboards import names
-from leaderboards.board import Block, Board, Cell, Column, Row, drop_empty, mark_best
+from leaderboards.board import Block, Board, Cell, Column, Row, drop_empty
 from leaderboards.footnotes import (
     Entry,
     describe_controls,
@@ -50,7 +50,6 @@ def metric_board(
     """
     found = {row.metric for row in (*published, *rows)}
     columns = [metric_column(metric, (suffixes or {}).get(metric, "")) for metric in in_order(found)]
-    directions = [column.higher_is_better for column in columns]
     # A diagnostic without a variant is a further number of the same samples.
     role_of = lambda row: "headline" if row.role == "diagnostic" and not row.variant else row.role
     place = lambda role: [
@@ -62,11 +61,12 @@ def metric_board(
         _published_row([row for row in published if row.system == system], columns, deviations) for system in systems
     ]
     paper, others = beside(known, place("headline"), columns)
-    blocks = [Block(block.title, mark_best(block.rows, directions)) for block in paper]
+    blocks = [replace(block, ranked=True) for block in paper]
     blocks += [
         Block(
             "Systems without a published row (measured)" if published else "Measured systems",
-            mark_best(others, directions),
+            tuple(others),
+            ranked=True,
         ),
         Block("Diagnostics (measured)", tuple(measured_rows(place("diagnostic"), columns))),
         Block("Controls (measured)", tuple(measured_rows(place("control"), columns))),

@@ -67,6 +67,8 @@ METRICS = {
         "High quality", True, meaning="High quality: share of samples within 3 standard deviations of a mode."
     ),
     "seconds_per_image": Metric("s/image", magnitude=True),
+    "seconds_per_50_images": Metric("s per 50 images", False, magnitude=True),
+    "speedup_over_ncsn": Metric("Times faster than NCSN", True, magnitude=True),
 }
 
 # Metrics of features: by these names alone they are in Inception's ...

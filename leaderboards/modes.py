@@ -6,7 +6,6 @@ from evaluators.measurement import Measurement
 from leaderboards import names
 from leaderboards.board import Board
 from leaderboards.metric_board import metric_board, table_title
-from leaderboards.published import read_published
 from leaderboards.steps import on_curve, steps_board
 
 PAPER_SET = "stacked_mnist"
@@ -18,27 +17,27 @@ MODES = {"stacked_mnist": 1000, "gaussians25": 25}
 PERFECT = "perfect sampler"
 
 
-def modes_boards(rows: Sequence[Measurement]) -> list[Board]:
+def modes_boards(rows: Sequence[Measurement], published: Sequence[Measurement]) -> list[Board]:
     """Build a table per data set: Table 5 for StackedMNIST, one for the 25 Gaussians, one for any other; and those of curves over
     Langevin steps. A table without rows is left out.
 
     Args:
-        rows: measurements of suite ``"modes"``; rows of other suites and published rows are ignored.
+        rows: measurements of suite ``"modes"``.
+        published: published rows of the same suite.
 
     Raises:
         UserError: two different measurements claim one cell, a metric is misnamed, or a number of steps cannot be read.
     """
-    measured = [row for row in rows if row.suite == "modes" and row.origin == "measured"]
     boards = []
-    for dataset in dict.fromkeys(row.dataset for row in measured) or [PAPER_SET]:
-        own = [row for row in measured if row.dataset == dataset]
-        published = [row for row in read_published() if row.suite == "modes" and row.dataset == dataset]
+    for dataset in dict.fromkeys(row.dataset for row in rows or published):
+        own = [row for row in rows if row.dataset == dataset]
+        paper = [row for row in published if row.dataset == dataset]
         title = TITLES.get(dataset, f"Mode coverage on {names.dataset_title(dataset)}, measured")
-        title += f": {table_title(published)} of the paper" if published else ""
+        title += f": {table_title(paper)} of the paper" if paper else ""
         suffixes = {"modes": f" (of {MODES[dataset]})"} if dataset in MODES else {}
         name = "modes" if dataset == PAPER_SET else f"modes_{dataset}"
         still = [row for row in own if not on_curve(row)]
-        boards.append(metric_board(name, title, still, published, suffixes=suffixes, notes=_floor(own)))
+        boards.append(metric_board(name, title, still, paper, suffixes=suffixes, notes=_floor(own)))
         curve = f"Mode coverage against Langevin steps on {names.dataset_title(dataset)}, measured"
         boards.append(steps_board(f"{name}_steps", curve, own))
     return [board for board in boards if board.blocks]

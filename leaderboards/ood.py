@@ -1,10 +1,11 @@
 """Table 6 of the paper (out-of-distribution AUROC) with measured rows beside the published ones, and its companions."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from evaluators.measurement import Measurement
 from leaderboards import names
-from leaderboards.board import Block, Board, Cell, Column, Row, drop_empty, mark_best
+from leaderboards.board import Block, Board, Cell, Column, Row, drop_empty
 from leaderboards.footnotes import (
     Entry,
     describe_differences,
@@ -14,7 +15,6 @@ from leaderboards.footnotes import (
     describe_published,
     describe_scores,
 )
-from leaderboards.published import read_published
 from leaderboards.rows import Placed, beside, ladder, measured_rows
 from vaebm.errors import UserError
 
@@ -25,22 +25,23 @@ ONLY_TERMS = "Only where the score is a sum of terms."
 AS_ABOVE = "Images and scores: see the AUROC table."
 
 
-def ood_boards(rows: Sequence[Measurement]) -> list[Board]:
+def ood_boards(rows: Sequence[Measurement], published: Sequence[Measurement]) -> list[Board]:
     """Build per in-distribution set: Table 6, AUPR and FPR95, rank correlations, AUROC against a coefficient on E.
 
     Published rows appear where the in-distribution set is the paper's. A table without rows is left out.
 
     Args:
-        rows: measurements of suite ``"ood"``; rows of other suites and published rows are ignored.
+        rows: measurements of suite ``"ood"``.
+        published: published rows of the same suite.
 
     Raises:
         UserError: two different measurements claim one cell, or a variant cannot be read.
     """
-    measured = [row for row in rows if row.suite == "ood" and row.origin == "measured"]
     boards = []
-    for source in dict.fromkeys(map(_in_distribution, measured)) or [names.IN_DISTRIBUTION]:
-        of_source = [row for row in measured if _in_distribution(row) == source]
-        boards += [table(of_source, source) for table in (_auroc, _aupr_fpr95, _correlations, _coefficients)]
+    for source in dict.fromkeys(map(_in_distribution, rows)) or [names.IN_DISTRIBUTION]:
+        own = [row for row in rows if _in_distribution(row) == source]
+        boards.append(_auroc(own, published if source == names.IN_DISTRIBUTION else [], source))
+        boards += [table(own, source) for table in (_aupr_fpr95, _correlations, _coefficients)]
     return [board for board in boards if board.blocks]
 
 
@@ -61,10 +62,9 @@ def _board(
 # Table 6
 
 
-def _auroc(rows: Sequence[Measurement], source: str) -> Board:
-    in_paper = source == names.IN_DISTRIBUTION
-    published = [row for row in read_published() if row.suite == "ood"] if in_paper else []
-    columns = _dataset_columns(rows, in_paper)
+def _auroc(rows: Sequence[Measurement], published: Sequence[Measurement], source: str) -> Board:
+    in_paper = bool(published)
+    columns = _dataset_columns(rows, in_paper, higher_is_better=True)
     headline = _place(rows, "auroc", "headline")
 
     known = [
@@ -73,11 +73,11 @@ def _auroc(rows: Sequence[Measurement], source: str) -> Board:
         if (members := [row for row in published if row.system == system])
     ]
     paper, others = beside(known, headline, columns)
-    blocks = [Block(block.title, mark_best(block.rows)) for block in paper]
+    blocks = [replace(block, ranked=True) for block in paper]
     systems = [row for block in blocks for row in block.rows if row.origin == "measured"] + others
     controls = measured_rows(_place(rows, "auroc", "control"), columns)
     blocks += [
-        Block("Systems without a published row (measured)" if in_paper else "Measured systems", mark_best(others)),
+        Block("Systems without a published row (measured)" if in_paper else "Measured systems", tuple(others), True),
         Block(
             "Diagnostics: terms of the score (measured)",
             tuple(measured_rows(_place(rows, "auroc", "diagnostic"), columns)),
@@ -148,8 +148,8 @@ def _aupr_fpr95(rows: Sequence[Measurement], source: str) -> Board:
     columns = _dataset_columns(rows)
     aupr, fpr95 = (measured_rows(_place(rows, metric, "headline"), columns) for metric in ("aupr", "fpr95"))
     blocks = [
-        Block("AUPR (higher is better, chance is the base rate)", mark_best(aupr)),
-        Block("FPR95 (lower is better, chance is 0.95)", mark_best(fpr95, higher_is_better=False)),
+        Block("AUPR (higher is better, chance is the base rate)", tuple(aupr), True, higher_is_better=True),
+        Block("FPR95 (lower is better, chance is 0.95)", tuple(fpr95), True, higher_is_better=False),
     ]
     title = "AUPR and FPR95 of in-distribution {source} against each set, measured"
     return _board("ood_aupr_fpr95", title, source, columns, blocks, _base_rates(rows) + _companion_notes(rows))
@@ -201,7 +201,7 @@ def _correlations(rows: Sequence[Measurement], source: str) -> Board:
 def _coefficients(rows: Sequence[Measurement], source: str) -> Board:
     scan = [row for row in rows if row.metric == "auroc_at_coefficient"]
     scan.sort(key=lambda row: coefficient(row.variant))
-    columns = _dataset_columns(scan)
+    columns = _dataset_columns(scan, higher_is_better=True)
     blocks = ladder(scan, columns, coefficient, "c", lambda row: row.dataset)
     lead = (
         "The score is log p(x) - c E(x); c = 1 is the paper's. A change of the scale of E moves the headline number"
@@ -262,12 +262,15 @@ def _place(rows: Iterable[Measurement], metric: str, role: str) -> list[Placed]:
     ]
 
 
-def _dataset_columns(rows: Iterable[Measurement], in_paper: bool = False) -> tuple[Column, ...]:
+def _dataset_columns(
+    rows: Iterable[Measurement], in_paper: bool = False, higher_is_better: bool | None = None
+) -> tuple[Column, ...]:
     """The paper's four sets (all of them in the paper's table), their mean, then the user's own sets."""
     metrics = ("auroc", "aupr", "fpr95", "auroc_at_coefficient")
     found = list(dict.fromkeys(row.dataset for row in rows if row.metric in metrics))
     keys = [key for key in (*PAPER_SETS, "mean") if in_paper or key in found]
-    return tuple(Column(key, names.dataset_title(key)) for key in [*keys, *(key for key in found if key not in keys)])
+    keys += [key for key in found if key not in keys]
+    return tuple(Column(key, names.dataset_title(key), higher_is_better=higher_is_better) for key in keys)
 
 
 def _companion_notes(rows: Sequence[Measurement]) -> list[str]:

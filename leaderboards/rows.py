@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from evaluators.measurement import Measurement
 from leaderboards import names
 from leaderboards.board import Block, Cell, Column, Row
+from leaderboards.merge import RUN
 from vaebm.errors import UserError
 
 NOT_MEASURED = "Not measured in this run."
@@ -31,7 +32,8 @@ class Placed:
 def measured_rows(
     placed: Sequence[Placed], columns: Sequence[Column], absent: str = NOT_MEASURED, *, nested: bool = False
 ) -> list[Row]:
-    """Make rows in order of first appearance; an empty cell joins the row of its system whatever its seed.
+    """Make rows in order of first appearance, one per run where several runs disagree about a system; an empty cell joins the
+    row of its system whatever its seed.
 
     Args:
         absent: why a cell without a measurement is empty.
@@ -40,17 +42,18 @@ def measured_rows(
     Raises:
         UserError: two different measurements claim one cell.
     """
-    groups: dict[tuple[str, str, str], list[Placed]] = {}
+    groups: dict[tuple[str, str, str, str], list[Placed]] = {}
     for entry in placed:
-        groups.setdefault((entry.measurement.system, entry.variant, entry.measurement.size), []).append(entry)
+        row = entry.measurement
+        groups.setdefault((row.system, entry.variant, row.size, row.provenance.get(RUN, "")), []).append(entry)
     made = []
-    for (system, variant, size), group in groups.items():
+    for (system, variant, size, run), group in groups.items():
         with_value = [entry.measurement.seed for entry in group if entry.measurement.value is not None]
         seeds = list(dict.fromkeys(with_value)) or [None]
         for seed in seeds:
             members = [entry for entry in group if entry.measurement.seed == seed]
             members += [e for e in group if e.measurement.value is None and e.measurement.seed not in seeds]
-            tag = ["measured"] * nested + [size] * bool(size) + [f"seed {seed}"] * (len(seeds) > 1)
+            tag = ["measured"] * nested + [size] * bool(size) + [f"seed {seed}"] * (len(seeds) > 1) + [run] * bool(run)
             cells = _cells(members, columns, absent)
             made.append(Row(group[0].label, size, "measured", cells, "", system, variant, ", ".join(tag), nested))
     return made

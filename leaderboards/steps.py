@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from evaluators.measurement import Measurement
 from leaderboards import names
-from leaderboards.board import Block, Board, drop_empty, mark_best
+from leaderboards.board import Block, Board, drop_empty
 from leaderboards.metric_board import describe_measured
 from leaderboards.metrics import in_order, metric_column
 from leaderboards.rows import Placed, ladder, measured_rows
@@ -51,9 +51,8 @@ def steps_board(name: str, title: str, rows: Sequence[Measurement]) -> Board:
             shown = replace(row, metric=SECONDS, value=float(seconds), low=None, high=None, note="")
             timed.setdefault((row.system, row.size, row.seed, row.variant), shown)
     columns = [metric_column(metric) for metric in in_order(found | ({SECONDS} if timed else set()))]
-    directions = [column.higher_is_better for column in columns]
     blocks = [
-        Block(block.title, mark_best(block.rows, directions))
+        replace(block, ranked=True)
         for block in ladder([*curves, *timed.values()], columns, steps_of, "steps", lambda row: row.metric)
     ]
     floors = [

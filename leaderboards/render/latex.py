@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from leaderboards.board import Board
-from leaderboards.render.numbers import EMPTY, Style, arrow, best_legend, parts
+from leaderboards.render.numbers import EMPTY, Style, arrow, parts, rank_legend
 
 JOINER = "\u2060"  # stands between two hyphens or dashes, which would make a longer one
 
@@ -30,6 +30,7 @@ ESCAPES = {
 }
 
 MOST = 6  # columns side by side; a wider table goes on below
+MARKS = {1: r"\textbf{%s}", 2: r"\underline{%s}"}
 ARROWS = (r"$\uparrow$", r"$\downarrow$")
 
 HEAD = """\
@@ -69,7 +70,7 @@ def to_latex(board: Board, style: Style | None = None) -> str:
         lines += [r"\par\medskip"] if start else []
         lines += _panel(board, style, reasons, start, stop)
     notes = [rf"\textsuperscript{{{number}}}~{escape(reason)}" for reason, number in reasons.items()]
-    notes += [best_legend("Bold: ")] if board.has_best() else []
+    notes += [legend] if (legend := rank_legend(board, "Bold: ", "Underlined: ")) else []
     notes += [escape(note) for note in board.footnotes]
     if notes:
         lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\scriptsize\raggedright"]
@@ -100,7 +101,7 @@ def _panel(board: Board, style: Style, reasons: Mapping[str, int], start: int, s
             cells = []
             for column, cell in zip(columns, row.cells[start:stop], strict=True):
                 number, interval = (_minus(part) for part in parts(cell, column, style))
-                number = rf"\textbf{{{number}}}" if cell.best else number
+                number = MARKS.get(cell.rank, "%s") % number
                 note = rf"\textsuperscript{{{reasons[cell.note]}}}" if cell.note else ""
                 bracket = rf"\,{{\tiny {interval}}}" if interval else ""
                 cells.append(f"{number}{note}{bracket}")

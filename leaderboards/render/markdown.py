@@ -3,7 +3,9 @@
 import re
 
 from leaderboards.board import Board
-from leaderboards.render.numbers import Style, arrow, best_legend, parts
+from leaderboards.render.numbers import Style, arrow, parts, rank_legend
+
+MARKS = {1: "**{}**", 2: "<ins>{}</ins>"}
 
 
 def escape(text: str) -> str:
@@ -24,13 +26,13 @@ def to_markdown(board: Board, style: Style | None = None) -> str:
             cells = []
             for column, cell in zip(board.columns, row.cells, strict=True):
                 number, interval = parts(cell, column, style)
-                number = f"**{number}**" if cell.best else number
+                number = MARKS.get(cell.rank, "{}").format(number)
                 note = f"<sup>{reasons[cell.note]}</sup>" if cell.note else ""
                 cells.append(f"{number}{note} {interval}".rstrip().replace(" ", "&nbsp;"))
             indent = "&nbsp;&nbsp;&nbsp;" if row.nested else ""
             lines.append(f"| {indent}{escape(row.full_label)} | " + " | ".join(cells) + " |")
     lines.append("")
     lines += [f"- <sup>{number}</sup> {escape(reason)}" for reason, number in reasons.items()]
-    lines += [f"- {best_legend('Bold: ')}"] if board.has_best() else []
+    lines += [f"- {legend}"] if (legend := rank_legend(board, "Bold: ", "Underlined: ")) else []
     lines += [f"- {escape(note)}" for note in board.footnotes]
     return "\n".join(lines) + "\n"

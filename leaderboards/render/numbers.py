@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from leaderboards.board import Cell, Column
+from leaderboards.board import Board, Cell, Column
 
 EMPTY = "–"
 
@@ -63,6 +63,9 @@ def arrow(column: Column, up: str = "↑", down: str = "↓") -> str:
     return "" if column.higher_is_better is None else f" {up if column.higher_is_better else down}"
 
 
-def best_legend(how: str = "") -> str:
-    """Say what the highlight means, after what it looks like (``"Bold: "``)."""
-    return f"{how}best of the published rows of its block, or of the measured rows of its block with equal protocol."
+def rank_legend(board: Board, best: str = "", second: str = "") -> str:
+    """Say what the marks of ranks mean, after what they look like (``"Bold: "``); nothing where no cell has a rank."""
+    if not board.has_rank(1):
+        return ""
+    seconds = f" {second}second of these." if board.has_rank(2) else ""
+    return f"{best}best of the published rows of its block, or of the measured rows of its block with equal protocol.{seconds}"

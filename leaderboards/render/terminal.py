@@ -5,9 +5,10 @@ import unicodedata
 from itertools import pairwise
 
 from leaderboards.board import Board
-from leaderboards.render.numbers import Style, arrow, best_legend, parts
+from leaderboards.render.numbers import Style, arrow, parts, rank_legend
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+MARKS = {1: "*", 2: "+"}  # behind the numbers of these ranks
 GAP = 2
 LONGEST_LABEL = 44
 
@@ -48,7 +49,7 @@ def _grid(board: Board, style: Style) -> tuple[list[str | None], list[list[str]]
             line = []
             for column, cell in zip(board.columns, row.cells, strict=True):
                 number, interval = parts(cell, column, style)
-                mark = "*" if cell.best else ""
+                mark = MARKS.get(cell.rank, "")
                 note = str(reasons[cell.note]).translate(SUPERSCRIPTS) if cell.note else ""
                 line.append(f"{number}{mark}{note} {interval}".rstrip())
             grid.append(line)
@@ -82,7 +83,7 @@ def _panels(widths: list[int], room: int) -> list[int]:
 
 def _notes(board: Board, width: int) -> list[str]:
     notes = [(str(number).translate(SUPERSCRIPTS), reason) for reason, number in board.reasons().items()]
-    notes += [("*", best_legend())] if board.has_best() else []
+    notes += [(MARKS[1], legend)] if (legend := rank_legend(board, second=f"{MARKS[2]} ")) else []
     notes += [("·", note) for note in board.footnotes]
     return [
         textwrap.fill(

@@ -18,7 +18,7 @@ from suite_bench import FEATURES, SHAPE, Climber, Painter, make_bench, subject
 import evaluators.metrics
 from evaluators import SUITES
 from evaluators.gaussians25 import TrueDensity
-from evaluators.measurement import Measurement, read_measurements, write_measurements
+from evaluators.measurement import Measurement
 from evaluators.metrics import (
     arrays,
     aupr,
@@ -30,6 +30,7 @@ from evaluators.metrics import (
     rank_correlation,
     standard_deviation,
 )
+from evaluators.result_file import Results, read_results, write_results
 from evaluators.subjects import SystemUnderTest
 from vaebm.data import DataUnavailable, ImageSet
 from vaebm.errors import UserError
@@ -120,8 +121,9 @@ def test_a_suite_returns_measurements_that_survive_json(suite: str, tmp_path: Pa
         assert row.protocol
     assert all(row.note in ("has no scorer", "has no sampler") for row in rows if row.system == "nothing")
     assert [Measurement.from_json(json.loads(json.dumps(row.to_json(), allow_nan=False))) for row in rows] == rows
-    write_measurements(rows, tmp_path / "rows.json", commit="abc")
-    assert read_measurements(tmp_path / "rows.json") == rows
+    results = Results(suite, rows, commit="abc", options={"seed": 0})
+    write_results(results, tmp_path / "rows.json")
+    assert read_results(tmp_path / "rows.json") == results
     assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
 
 

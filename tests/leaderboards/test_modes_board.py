@@ -6,14 +6,14 @@ import pytest
 from synthetic import modes_rows
 
 from evaluators.measurement import Measurement
-from leaderboards import build_board, render_text
+from leaderboards import build_boards, render_text
 from leaderboards.board import Board
 from leaderboards.published import read_published
 from vaebm.errors import UserError
 
 
 def boards(rows: list[Measurement]) -> dict[str, Board]:
-    return {board.name: board for board in build_board("modes", rows)}
+    return {board.name: board for board in build_boards(rows)["modes"]}
 
 
 def lines(board: Board) -> dict[str, list[float | None]]:
@@ -45,7 +45,7 @@ def test_floor_classifier_and_n_are_told() -> None:
 
 
 def test_numbers_are_printed_as_they_are_read() -> None:
-    text = render_text(build_board("modes", modes_rows()))
+    text = render_text(build_boards(modes_rows())["modes"])
     assert " 1000  " in text
     assert "1000 [998,1000]" in text
     assert "0.0312 [.0296,.0328]" in text
@@ -61,12 +61,12 @@ def test_the_toy_has_its_true_density_as_control_and_differences_as_diagnostics(
         "VAEBM: minus true density": [-0.0607, None, None],
         "true density": [-1.4516, 25, 0.989],
     }
-    best = {(row.full_label, column.key) for _, row, column, cell in board.cells() if cell.best}
+    best = {(row.full_label, column.key) for _, row, column, cell in board.cells() if cell.rank == 1}
     assert best == {("VAEBM", "log_likelihood"), ("VAEBM", "high_quality"), ("VAEBM", "modes"), ("NVAE", "modes")}
 
 
 def test_without_measurements_table_5_alone_is_printed() -> None:
-    (board,) = build_board("modes", [])
+    (board,) = build_boards([])["modes"]
     assert lines(board) == {"VAEBM": [1000, 0.087]}
 
 
@@ -81,7 +81,7 @@ def test_curves_over_steps_get_a_table_of_their_own() -> None:
     made = boards([*modes_rows(), *curve])
     assert list(made) == ["modes", "modes_steps", "modes_gaussians25"]
     assert [row.label for row in made["modes_steps"].blocks[0].rows] == ["steps = 0", "steps = 4", "steps = 8"]
-    assert [row.cells[0].best for row in made["modes_steps"].blocks[0].rows] == [False, False, True]
+    assert [row.cells[0].rank for row in made["modes_steps"].blocks[0].rows] == [0, 2, 1]
     assert list(lines(made["modes_steps"]))[-2:] == ["test images", "perfect sampler"]
     assert not any("steps" in label for label in lines(made["modes"]))
 
@@ -93,6 +93,6 @@ def test_two_values_for_one_cell_are_refused() -> None:
 
 
 def test_another_data_set_gets_a_plain_table() -> None:
-    (board,) = build_board("modes", [Measurement("modes", "mine", "grid49", "modes", 40.0)])
+    (board,) = build_boards([Measurement("modes", "mine", "grid49", "modes", 40.0)])["modes"]
     assert board.title == "Mode coverage on grid49, measured"
     assert board.columns[0].title == "Modes"

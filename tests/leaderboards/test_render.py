@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from synthetic import generation_rows, modes_rows
 
 from evaluators.measurement import Measurement
-from leaderboards import Style, build_board, render_text, write_board
+from leaderboards import Style, build_boards, render_text, write_board
 from leaderboards.board import Block, Board, Cell, Column, Row
 from leaderboards.render import latex, markdown, to_csv, to_latex, to_markdown, to_text
 from leaderboards.render.numbers import parts
@@ -34,9 +34,9 @@ def numbers(text: str) -> tuple[str, ...]:
 
 def every_board(rows: list[Measurement]) -> list[Board]:
     boards = [
-        *build_board("ood", rows),
-        *build_board("generation", generation_rows()),
-        *build_board("modes", modes_rows()),
+        *build_boards(rows)["ood"],
+        *build_boards(generation_rows())["generation"],
+        *build_boards(modes_rows())["modes"],
     ]
     assert len({board.name for board in boards}) == len(boards) == 9
     return boards
@@ -129,7 +129,7 @@ def test_many_columns_make_panels_in_latex_that_repeat_the_rows() -> None:
 
 
 def test_csv_has_a_line_per_cell_with_all_fields(rows: list[Measurement]) -> None:
-    records = list(csv.DictReader(io.StringIO(to_csv(build_board("ood", rows)))))
+    records = list(csv.DictReader(io.StringIO(to_csv(build_boards(rows)["ood"]))))
     record = next(r for r in records if (r["row"], r["column"]) == ("VAEBM (measured, mini)", "cifar100"))
     assert record == {
         "board": "ood",
@@ -154,7 +154,7 @@ def test_csv_has_a_line_per_cell_with_all_fields(rows: list[Measurement]) -> Non
 
 
 def test_empty_cells_show_a_dash_and_their_reason(rows: list[Measurement]) -> None:
-    board = build_board("ood", rows)[0]
+    board = build_boards(rows)["ood"][0]
     for text in (render_text([board]), to_markdown(board), to_latex(board)):
         assert " ".join(text.split()).replace("\\", "").count("VAEBM_DATA") == 1
     assert "–²" in render_text([board])
@@ -163,7 +163,7 @@ def test_empty_cells_show_a_dash_and_their_reason(rows: list[Measurement]) -> No
 
 
 def test_the_terminal_table_fits_its_width_and_other_columns_go_to_a_panel_below(rows: list[Measurement]) -> None:
-    boards = build_board("ood", rows)
+    boards = build_boards(rows)["ood"]
     for width in (80, 120):
         assert max(len(line) for line in render_text(boards, width=width).splitlines()) <= width
     narrow, wide = to_text(boards[0], width=80), to_text(boards[0], width=200)
@@ -172,7 +172,7 @@ def test_the_terminal_table_fits_its_width_and_other_columns_go_to_a_panel_below
 
 
 def test_style_options_take_effect(rows: list[Measurement]) -> None:
-    boards = build_board("ood", rows)
+    boards = build_boards(rows)["ood"]
     for render in (to_text, to_markdown, to_latex):
         assert "0.721" not in render(boards[0])
         fine = render(boards[0], Style(measured_decimals=3))
@@ -184,7 +184,7 @@ def test_style_options_take_effect(rows: list[Measurement]) -> None:
 
 
 def test_write_board_takes_the_style_and_leaves_no_partial_file(rows: list[Measurement], tmp_path: Path) -> None:
-    paths = write_board(build_board("ood", rows), tmp_path / "new", "ood", Style(measured_decimals=3))
+    paths = write_board(build_boards(rows)["ood"], tmp_path / "new", "ood", Style(measured_decimals=3))
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["ood.csv", "ood.md", "ood.tex"]
     assert all("0.721" in path.read_text(encoding="utf-8") for path in paths)
 
@@ -192,10 +192,10 @@ def test_write_board_takes_the_style_and_leaves_no_partial_file(rows: list[Measu
 def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_left(rows: list[Measurement], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--out .*file"):
-        write_board(build_board("ood", rows), tmp_path / "file", "ood")
+        write_board(build_boards(rows)["ood"], tmp_path / "file", "ood")
     (tmp_path / "out" / "ood.csv.partial").mkdir(parents=True)  # the second of three files fails
     with pytest.raises(UserError, match="--out"):
-        write_board(build_board("ood", rows), tmp_path / "out", "ood")
+        write_board(build_boards(rows)["ood"], tmp_path / "out", "ood")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["ood.csv.partial"]
 
 
@@ -264,7 +264,7 @@ def test_markdown_escapes_can_be_undone(label: str) -> None:
 @given(labels)
 def test_a_hostile_name_keeps_the_tables_shape(label: str) -> None:
     row = Measurement("ood", label, "svhn", "auroc", 0.5, 0.4, 0.6, note=label)
-    board = build_board("ood", [row, replace(row, dataset=label + "!", note="")])[0]
+    board = build_boards([row, replace(row, dataset=label + "!", note="")])["ood"][0]
     lines = [line for line in to_markdown(board).splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {len(board.columns) + 2}
     body = to_latex(board).partition(r"\midrule")[2].partition(r"\bottomrule")[0]
@@ -275,8 +275,8 @@ def test_a_hostile_name_keeps_the_tables_shape(label: str) -> None:
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
     row = Measurement("ood", "\x1b[31mred\nline", "svhn", "auroc", 0.5)
-    assert "\x1b" not in render_text(build_board("ood", [row]))
-    assert " [31mred line" in render_text(build_board("ood", [row]))
+    assert "\x1b" not in render_text(build_boards([row])["ood"])
+    assert " [31mred line" in render_text(build_boards([row])["ood"])
 
 
 def test_markdown_shows_names_as_they_are() -> None:
@@ -288,7 +288,7 @@ def test_latex_compiles(rows: list[Measurement], tmp_path: Path) -> None:
         pytest.skip("pdflatex is not installed (apt-get install texlive-latex-recommended)")
     hostile = "[x] *y* & 100% a_b #1 ${}~^\\ <>|`'\" -- – é 中 ł"
     extra = Measurement("ood", hostile, "svhn", "auroc", 0.5, note=hostile)
-    write_board([*build_board("ood", [*rows, extra]), *every_board(rows)[4:]], tmp_path, "ood")
+    write_board([*build_boards([*rows, extra])["ood"], *every_board(rows)[4:]], tmp_path, "ood")
     document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{ood.tex}\\end{document}\n"
     (tmp_path / "main.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]

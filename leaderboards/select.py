@@ -1,0 +1,73 @@
+"""What of the tables is shown: some systems, some columns, published or measured rows."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from evaluators.measurement import Measurement
+from leaderboards.board import Board
+from leaderboards.metrics import split_metric
+from vaebm.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to show.
+
+    Attributes:
+        columns: keys of columns in the order wanted (``"svhn"``, ``"fd_cifar10net"``, or ``"fd"`` in whatever features); none: all.
+        rows: names of systems in the order wanted; none: all.
+        origin: ``"published"``, ``"measured"``, or both if empty.
+    """
+
+    columns: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+    origin: str = ""
+
+
+def select_rows(rows: Iterable[Measurement], selection: Selection) -> list[Measurement]:
+    """Return the measurements that tables are to be built from, in the order wanted."""
+    kept = [row for row in rows if selection.origin in ("", row.origin)]
+    if not selection.rows:
+        return kept
+    order = {name: i for i, name in enumerate(selection.rows)}
+    return sorted((row for row in kept if row.system in order), key=lambda row: order[row.system])
+
+
+def check_rows(rows: Iterable[Measurement], selection: Selection) -> None:
+    """Refuse systems that nothing is known of.
+
+    Raises:
+        UserError: none of the measurements is of that system.
+    """
+    _refuse_unknown("--rows", selection.rows, {row.system for row in rows})
+
+
+def select_columns(boards: Sequence[Board], selection: Selection) -> list[Board]:
+    """Return the tables with the columns wanted; a table without any of them goes.
+
+    Raises:
+        UserError: no table has a column of that name.
+    """
+    if not selection.columns:
+        return list(boards)
+    _refuse_unknown("--columns", selection.columns, {name for board in boards for name in _names(board)})
+    return [_cut(board, selection.columns) for board in boards if {*_names(board)} & {*selection.columns}]
+
+
+def _names(board: Board) -> list[str]:
+    return [name for column in board.columns for name in (column.key, split_metric(column.key)[0])]
+
+
+def _cut(board: Board, wanted: Sequence[str]) -> Board:
+    keys = [(column.key, split_metric(column.key)[0]) for column in board.columns]
+    order = list(dict.fromkeys(i for name in wanted for i, key in enumerate(keys) if name in key))
+    cut = lambda row: replace(row, cells=tuple(row.cells[i] for i in order))
+    blocks = (replace(block, rows=tuple(map(cut, block.rows))) for block in board.blocks)
+    return replace(board, columns=tuple(board.columns[i] for i in order), blocks=tuple(blocks))
+
+
+def _refuse_unknown(flag: str, wanted: Iterable[str], known: set[str]) -> None:
+    for name in wanted:
+        if name not in known:
+            there = ", ".join(sorted(known))
+            raise UserError(f"{flag} {name}: no table here has it; there is {there}.{did_you_mean(name, known)}")
