@@ -11,6 +11,7 @@ The table goes to stdout, progress to stderr, files to --out: <suite>.json (ever
 .tex and plots.
 """
 
+import hashlib
 import shlex
 import sys
 import time
@@ -23,14 +24,15 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from evaluators import SUITES
+from evaluators.pairing import score_correlations
 from evaluators.places import cache_folder
-from evaluators.suite import NAMED, Bench, refuse_idle
+from evaluators.reproduce import deciding_options, report, stored_options
+from evaluators.suite import NAMED, Bench, refuse
 from leaderboards import cli
 from vaebm.cli import named, parse, run, use_device
 from vaebm.errors import UserError
 
 HERE = Path(__file__).parent
-LEAST = {"num_images": 0, "batch_size": 1, "threads": 0, "precision": 0, "seed": 0}
 
 
 def parser() -> ArgumentParser:
@@ -50,7 +52,7 @@ def parser() -> ArgumentParser:
     add("--device", type=str, default="cpu", help="cpu, cuda, cuda:1, ...")
     add("--batch-size", type=int, default=100, help="images per pass; changes speed and memory, not results")
     add("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
-    add("--out", type=Path, default=Path("results"), help="folder for results")
+    add("--out", type=Path, default=None, help=f"folder for results (default: {cli.OUT}; of --board: {cli.JOINED})")
     add("--cache", type=str, default="", help="folder of what is kept (default: the user's cache folder), or 'none'")
     add("--no-progress", action="store_true", help="no progress bars")
     add("--json", action="store_true", help="print the result file to stdout instead of the table")
@@ -73,22 +75,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(parser(), arguments)
     if options.list:
         return show_list()
-    if options.update_baseline and not options.check:
-        raise UserError(
-            "--update-baseline: found no --check; needed --check baseline.json, the file to store the run in"
-        )
-    if options.board is not None:
-        return cli.show_boards(options)
-    if options.history:
-        return cli.show_history(options)
+    if (task := cli.chosen_task(options)) in cli.TASKS:
+        return cli.TASKS[task](options)
+    if task == "--board":
+        return cli.show_boards(options, score_correlations)
+    if task == "--reproduce":
+        options = stored_options(parser(), arguments, cli.OPTIONS)
     if not options.suite:
         raise UserError(f"--suite: found nothing, needed one of {', '.join(SUITES)} or all (--list describes them)")
     chosen = list(SUITES) if options.suite == "all" else options.suite.split(",")
     suites = {name: SUITES.load(name) for name in [*SUITES, *chosen]}  # an unknown name is refused before any work
-    refuse_idle(options, suites, chosen)
-    for name, least in LEAST.items():
-        if options[name] < least:
-            raise UserError(f"--{name.replace('_', '-')} {options[name]}: needed at least {least}")
+    refuse(options, suites, chosen)
     options.command = shlex.join(["python", "benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
     use_device(options.device, options.threads)
     loaders = cache(partial(systems, options)), partial(images, options)
@@ -97,13 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("".join(suite().forecast(bench) for name in chosen if hasattr(suite := suites[name], "forecast")), end="")
         return 0
     runs = [run_suite(name, suites[name](), bench) for name in chosen]
-    return cli.check(runs, options, options.out) if options.check else 0
+    if options.reproduce:
+        return report(options, *runs)
+    return cli.check(runs, options, options.out, score_correlations) if options.check else 0
 
 
 def run_suite(name: str, suite: Any, bench: Bench) -> tuple[Path, Any]:
     """Measure, write and print one suite; return its result file and what is in it."""
     from evaluators.provenance import environment
-    from evaluators.reproduce import deciding_options
     from evaluators.result_file import Results, write_results
     from leaderboards import write_plots
     from leaderboards.history import append
@@ -111,10 +109,9 @@ def run_suite(name: str, suite: Any, bench: Bench) -> tuple[Path, Any]:
     began, options = time.perf_counter(), bench.options
     result = suite.measure(bench)
     options.out.mkdir(parents=True, exist_ok=True)
-    decided = deciding_options(options, cli.OPTIONS) | {"suite": name}
-    about = {"command": options.command, "options": decided, **environment(HERE)}
+    about = {"options": deciding_options(options, cli.OPTIONS) | {"suite": name}, **environment(HERE)}
     path, seconds = options.out / f"{name}.json", round(time.perf_counter() - began, 1)
-    results = Results(name, result.rows, seconds=seconds, **about)
+    results = Results(name, result.rows, command=options.command, seconds=seconds, **about)
     write_results(results, path)
     write_plots(name, result, options.out, pdf=options.pdf)
     append(results, options.out)
@@ -154,11 +151,12 @@ def systems(options: Namespace, dataset: str) -> dict[str, Any]:
     from evaluators.subjects import SystemUnderTest
 
     if dataset == "gaussians25":  # points of the plane: models of their own
-        from baselines.gaussians25 import load_gaussians25
+        from baselines.gaussians25 import FILES, load_gaussians25
 
         points, asked = load_gaussians25(), options.systems.split(",")
+        weights = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in FILES.items()}
         return {
-            name: SystemUnderTest(name, model, (0, 0, 0), model.size)
+            name: SystemUnderTest(name, model, (0, 0, 0), model.size, {"weights": weights[name]})
             for name, model in points.items()
             if name in asked or options.systems == "all"
         }

@@ -1,119 +1,212 @@
-"""Copy measured output into the documentation: no number in it is typed by hand.
+"""Fill the numbers of the documentation from the files of docs/results/: none of them is typed.
 
-python benchmarks/update_docs.py results                         # folder of finished suites of `benchmark.py`
-python benchmarks/update_docs.py results --seeds results-seeds --selections runs/*/*.selection.json   # and the trained seeds
-python benchmarks/update_docs.py --text docs/measured.md:langevin=langevin.txt          # what another script here printed
+python benchmarks/update_docs.py                        # fill every mark of README.md, TRAINING.md and docs/*.md
+python benchmarks/update_docs.py --check                # exit code 1 where a page differs, naming page and mark
+python benchmarks/update_docs.py --take results         # first store the result files and plots of a finished run
+python benchmarks/update_docs.py --take langevin=out.txt --selections runs/*/*.selection.json    # and what was printed
+
+A mark is a comment, which GitHub does not show:
+
+    <!-- ood/ood:begin --> ... <!-- ood/ood:end -->        a table
+    <!-- v:ood/vaebm/svhn/auroc -->0.74<!-- /v -->         a number in a sentence
+    <!-- holds: ood/vaebm/svhn/auroc > 0.5 -->             what a sentence claims: no number, but reported once it is wrong
+
+What marks can name: addresses.py.
 """
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from addresses import Sources
 from jsonargparse import ArgumentParser
 
-from vaebm.cli import named, parse, run
+from evaluators.result_file import find_results, read_results, write_results
+from leaderboards.files import write_all
+from vaebm.cli import parse, run
 from vaebm.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-SHOWN = {
-    "ood": "",
-    "generation": "features, measured",
-    "modes": "Table 5",
-}  # suite -> title of the table on the first page
+TAKE = "store first: a folder of results with its plots, a result file, or printed text; under another name with NAME="
+PLACES = ("--out", "--cache", "--data-root")  # of a command: they say nothing about its numbers
+
+BLOCK = re.compile(r"<!-- (?P<what>[^:<>\n]+):begin -->(?P<text>.*?)<!-- (?P=what):end -->", re.DOTALL)
+VALUE = re.compile(r"<!-- v:(?P<what>[^\n]+?) -->(?P<text>[^\n]*?)<!-- /v -->")
+CLAIM = re.compile(r"<!-- holds: (?P<what>[^\n]+?) -->")
+ANY_MARK = re.compile(r"<!-- (?:v:|/v\b|holds\b|[^<>\n]+:(?:begin|end)\b)[^\n]*?-->")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fill the marked places of README.md, TRAINING.md and docs/measured.md."""
+    """Fill or check the pages; return the exit code."""
     options = ArgumentParser(prog="update_docs.py", exit_on_error=False, allow_abbrev=False)
-    options.add_argument("results", type=Path, nargs="?", help="folder of a finished run of the bundled systems")
-    options.add_argument("--text", type=str, action="append", default=[], metavar="PAGE:MARK=FILE", help="printed text")
-    options.add_argument("--seeds", type=Path, default=None, help="folder of a finished run of the trained seeds")
+    options.add_argument("--check", action="store_true", help="change nothing; exit code 1 where a page differs")
+    options.add_argument("--take", type=str, nargs="+", default=[], metavar="NAME=PATH", help=TAKE)
     options.add_argument(
-        "--selections", type=Path, nargs="*", default=[], help="what the selection rule wrote, one file per seed"
+        "--selections", type=Path, nargs="+", default=[], help="what the selection rule wrote, by seed"
     )
     given = parse(options, arguments)
-    for place, path in named("--text", given.text).items():
-        page, _, mark = place.partition(":")
-        fill(ROOT / page, mark, Path(path).read_text().strip())
-    if given.results is not None:
-        suites = [suite for suite in SHOWN if (given.results / f"{suite}.json").is_file()]
-        if not suites:
-            raise UserError(f"{given.results}: found no results of {', '.join(SHOWN)}")
-        for suite in suites:
-            tables, made = read(given.results, suite)
-            fill(ROOT / "README.md", suite, f"{rows_of(tables, SHOWN[suite])}\n\n{made}")
-            fill(ROOT / "docs" / "measured.md", suite, f"{made}\n\n{tables}")
-        fill(ROOT / "TRAINING.md", "bundled", bundled_table())
-    if given.seeds is not None:
-        tables, made = read(given.seeds, "ood")
-        fill(ROOT / "TRAINING.md", "seeds", f"{rows_of(tables)}\n\n{made}")
+    if given.check and (given.take or given.selections):
+        raise UserError("--check: changes nothing; needed it without --take and --selections")
+    contents = {path: content for place in given.take for path, content in taken(place).items()}
     if given.selections:
-        fill(ROOT / "TRAINING.md", "selection", selection_table(given.selections))
-    return 0
+        contents[stored("selection.txt")] = f"{selection_table(given.selections)}\n".encode()
+    write_all(contents)
+    sources = Sources(ROOT)
+    paths = [ROOT / "README.md", ROOT / "TRAINING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = {path: fill(path.read_text(encoding="utf-8"), path.name, sources) for path in paths}
+    problems = [claim for page in pages.values() for claim in page.wrong]
+    if given.check:
+        problems += [change for page in pages.values() for change in page.changes]
+    else:
+        write_all({path: page.text.encode() for path, page in pages.items() if page.changes})
+    print("\n".join(problems) or "every number is that of its file")
+    return 1 if problems else 0
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A page with its marks filled; what that changed; and the claims that the numbers contradict."""
+
+    text: str
+    changes: list[str]
+    wrong: list[str]
+
+
+def fill(text: str, page: str, sources: Sources) -> Filled:
+    """Fill the marks of a page.
+
+    Raises:
+        UserError: a mark names what is not there, or lacks its other half; the message names page and mark.
+    """
+    changes, wrong = [], []
+
+    def block(match: re.Match[str]) -> str:
+        what, new = match["what"], f"\n{sources.table(match['what'])}\n"
+        if match["text"] != new:
+            changes.append(f"{page}: {what}:begin: differs from what docs/results gives")
+        return f"<!-- {what}:begin -->{new}<!-- {what}:end -->"
+
+    def value(match: re.Match[str]) -> str:
+        what, new = match["what"], sources.number(match["what"]).text
+        if match["text"] != new:
+            changes.append(f"{page}: v:{what}: found {match['text']}, docs/results gives {new}")
+        return f"<!-- v:{what} -->{new}<!-- /v -->"
+
+    def claim(match: re.Match[str]) -> str:
+        first, *others = re.split(r"\s([<>])\s", match["what"])
+        if not others:
+            raise UserError(f"holds: {match['what']}: needed NUMBER > NUMBER or NUMBER < NUMBER")
+        values = [sources.number(what).value for what in (first, *others[1::2])]
+        pairs = zip(values, others[::2], values[1:], strict=False)
+        if not all(a > b if sign == ">" else a < b for a, sign, b in pairs):
+            found = ", ".join(f"{number:.4g}" for number in values)
+            wrong.append(f"{page}: holds: {match['what']}: no longer true ({found}); mend the sentence")
+        return match[0]
+
+    try:
+        if stray := ANY_MARK.search(CLAIM.sub("", VALUE.sub("", BLOCK.sub("", text)))):
+            raise UserError(f"{stray[0]}: found no other half of this mark on its page, of a number on its line")
+        if stray := re.search(r"^\s*(<!-- v:[^\n]+?-->)", text, re.MULTILINE):
+            raise UserError(
+                f"{stray[1]}: found at the start of a line, which Markdown takes for a block; move a word before it"
+            )
+        for mark, filled in ((BLOCK, block), (VALUE, value), (CLAIM, claim)):
+            text = mark.sub(filled, text)
+    except UserError as error:
+        raise UserError(f"{page}: {error}") from None
+    return Filled(text, changes, wrong)
+
+
+def taken(given: str) -> dict[Path, bytes]:
+    """Return what ``PATH`` or ``NAME=PATH`` puts where: a folder's result files, a result file, or printed text.
+
+    Of a folder, the plots that docs/ shows are taken, too.
+
+    Raises:
+        UserError: it cannot be read, was edited, or names places of the machine that made it.
+    """
+    before, equals, after = given.rpartition("=")
+    name, path = (before, Path(after)) if equals and not Path(given).exists() else ("", Path(given))
+    if path.is_file() and path.suffix != ".json":
+        return {stored(f"{name or path.stem}.txt"): f"{read_text(path).strip()}\n".encode()}
+    contents = {stored(f"{name or file.stem}.json"): stored_form(file) for file in find_results([path])}
+    plots = {plot: path / plot.name for plot in (ROOT / "docs").glob("*.png")}
+    return contents | {plot: source.read_bytes() for plot, source in plots.items() if source.is_file()}
+
+
+def stored(name: str) -> Path:
+    """Return the place of a file that numbers are taken from."""
+    return ROOT / "docs" / "results" / name
+
+
+def stored_form(file: Path) -> bytes:
+    """Return a result file with one measurement a line: smaller, and what changes in it are the lines that changed."""
+    results = read_results(file)
+    with TemporaryDirectory() as folder:
+        write_results(replace(results, command=without_places(results.command, file)), Path(folder) / file.name)
+        document = json.loads((Path(folder) / file.name).read_text(encoding="utf-8"))
+    rows = ",\n".join(json.dumps(row) for row in document.pop("measurements"))
+    head = json.dumps(document, indent=1).removesuffix("\n}")
+    return f'{head},\n "measurements": [\n{rows}\n ]\n}}\n'.encode()
+
+
+def read_text(path: Path) -> str:
+    """Read a text file.
+
+    Raises:
+        UserError: it is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: found no text; needed a folder of results, a result file, or printed text") from None
+
+
+def without_places(command: str, file: Path) -> str:
+    """Return a command without the options that name folders of a machine.
+
+    Raises:
+        UserError: another one does.
+    """
+    words, kept = iter(shlex.split(command)), []
+    for word in words:
+        if word in PLACES:
+            next(words, None)
+        elif word.partition("=")[0] not in PLACES:
+            kept.append(word)
+    if absolute := [word for word in kept if re.search(r"(?:^|[=,])[/~]", word)]:
+        raise UserError(
+            f"{file}: its command names {absolute[0]}, a place on one machine; needed a path below the repository"
+        )
+    return shlex.join(kept)
 
 
 def selection_table(files: Sequence[Path]) -> str:
-    """One row per seed: the update that was kept and the distance at every number of steps, the chosen one in bold."""
-    choices = [json.loads(path.read_text()) for path in files]
-    ladder = [candidate["steps"] for candidate in choices[0]["candidates"]]
-    lines = [
-        "| seed | update kept | " + " | ".join(f"{steps} steps" for steps in ladder) + " |",
-        "|---" * (len(ladder) + 2) + "|",
-    ]
-    for choice in sorted(choices, key=lambda choice: choice["seed"]):
-        cells = [
-            f"**{c['distance']}**" if c["steps"] == choice["steps"] else str(c["distance"])
-            for c in choice["candidates"]
-        ]
-        lines.append(f"| {choice['seed']} | {choice['update']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    """One row per seed: the update that was kept and the distance at every number of steps, the chosen one in bold.
 
-
-def read(folder: Path, suite: str) -> tuple[str, str]:
-    """Return a run's tables as Markdown, and a sentence on how they were made."""
-    try:
-        tables, record = (folder / f"{suite}.md").read_text(), json.loads((folder / f"{suite}.json").read_text())
-    except OSError as error:
-        raise UserError(f"{folder}: not the results of a finished run ({error.strerror})") from None
-    # The folder of the data says nothing about the numbers.
-    command = re.sub(r" --(?:data-root|out|cache) \S+", "", record["command"])
-    machine = f"{record['machine']}, torch {record['packages']['torch']}"
-    return tables, f"Made by `{command}` in {record['seconds']:.0f} s ({machine}, in part from the cache)."
-
-
-def rows_of(tables: str, title: str = "") -> str:
-    """The rows of the first table with these words in its title, without its notes."""
-    found = next((table for table in tables.split("### ") if table.strip() and title in table.splitlines()[0]), "")
-    return "\n".join(line for line in found.splitlines() if line.startswith("|"))
-
-
-def bundled_table() -> str:
-    """One row per bundled checkpoint, from its card."""
-    lines = [
-        "| checkpoint | command | update | minutes | last logged | held-out training images |",
-        "|---|---|---|---|---|---|",
-    ]
-    for path in sorted((ROOT / "baselines" / "checkpoints").glob("*.json")):
-        training = json.loads(path.read_text())["training"]
-        show = lambda values: ", ".join(
-            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items() if k != "step"
-        )
-        stage = training.get("ebm", training.get("vae", {}))  # the toy's cards hold the settings, not the last update
-        update = training.get("update", training.get("updates", stage.get("steps")))
-        cells = (path.stem, f"`{training['command']}`", update, training["minutes"], show(training.get("final", {})))
-        lines.append("| " + " | ".join(map(str, cells)) + f" | {show(training.get('validation', {}))} |")
-    return "\n".join(lines)
-
-
-def fill(path: Path, mark: str, content: str) -> None:
-    """Replace what stands between ``<!-- mark:begin -->`` and ``<!-- mark:end -->``."""
-    begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
-    text = path.read_text()
-    if begin not in text or end not in text:
-        raise UserError(f"{path.name}: the marks {begin} and {end} are not there")
-    before, after = text[: text.index(begin)], text[text.index(end) :]
-    path.write_text(f"{before}{begin}\n{content}\n{after}")
+    Raises:
+        UserError: a file is not what the selection rule writes.
+    """
+    lines = []
+    for path in files:
+        try:
+            choice = json.loads(read_text(path))
+            candidates = {entry["steps"]: entry["distance"] for entry in choice["candidates"]}
+            best = {**candidates, choice["steps"]: f"**{candidates[choice['steps']]}**"}
+            lines.append((choice["seed"], choice["update"], best))
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}: needed NAME.selection.json, as `python -m vaebm export` writes it") from None
+    ladder = list(lines[0][2])
+    if odd := [path for path, (*_, distances) in zip(files, lines, strict=True) if list(distances) != ladder]:
+        raise UserError(f"{odd[0]}: found other numbers of steps than in {files[0]}; needed the same")
+    row = lambda cells: f"| {' | '.join(map(str, cells))} |"
+    head = [row(["seed", "update kept", *(f"{steps} steps" for steps in ladder)]), "|---" * (len(ladder) + 2) + "|"]
+    body = [row([seed, update, *best.values()]) for seed, update, best in sorted(lines, key=lambda line: line[0])]
+    return "\n".join([*head, *body])
 
 
 if __name__ == "__main__":

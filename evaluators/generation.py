@@ -299,4 +299,5 @@ class _Space:
             protocol=protocol,
             note=quality.reason or "; ".join(drawn.notes),
             **({"features": dict(self.extractor.fingerprint or {})} if described else {}),
+            **({"reference": self.reference.summary.sha256} if self.reference else {}),
         )

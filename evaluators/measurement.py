@@ -15,7 +15,7 @@ class Measurement:
         dataset: data set the number is about, e.g. ``"svhn"`` (for OOD: the out-distribution; the in-distribution is in ``protocol``).
         metric: e.g. ``"auroc"``.
         value: the number; ``None`` when it could not be had, and ``note`` says why.
-        low, high: 95 % interval, where there is one.
+        low, high: 95 % interval, where there is one; ``low <= high``.
         n: number of images behind the number (for OOD: in-distribution + out-distribution images).
         seed: seed of the run.
         role: ``"headline"`` (the paper's number), ``"diagnostic"`` (a part or variant of it) or ``"control"`` (zero-parameter baseline).
@@ -46,12 +46,14 @@ class Measurement:
     note: str = ""
 
     def __post_init__(self) -> None:
-        if self.value is not None and not math.isfinite(self.value):
-            raise ValueError(
-                f"{self.system}/{self.dataset}/{self.metric}: a measurement must be finite, found {self.value}"
-            )
+        where = f"{self.system}/{self.dataset}/{self.metric}"
+        for number in (self.value, self.low, self.high):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"{where}: a measurement must be finite, found {number}")
         if self.value is None and not self.note:
-            raise ValueError(f"{self.system}/{self.dataset}/{self.metric}: an empty measurement must say why in `note`")
+            raise ValueError(f"{where}: an empty measurement must say why in `note`")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"{where}: an interval must not end before it begins, found {self.low} to {self.high}")
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary."""

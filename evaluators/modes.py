@@ -9,7 +9,7 @@ KL(share of the triples || uniform) in nats. Even a perfect sampler has KL > 0 a
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -228,11 +228,12 @@ def _binomial(share: float, n: int) -> tuple[float, float]:
 
 
 def _gaussians25(bench: Bench, result: ModesResult) -> None:
+    tested = bench.load_systems("gaussians25")
     systems: dict[str, Any] = {
-        name: under_test.system
-        for name, under_test in bench.load_systems("gaussians25").items()
-        if under_test.system is not None
+        name: under_test.system for name, under_test in tested.items() if under_test.system is not None
     }
     rows, densities = gaussians25.measure(systems, seed=bench.options.seed)
+    of = lambda row: {"fingerprint": dict(tested[row.system].fingerprint)} if row.system in tested else {}
+    rows = [replace(row, provenance=of(row)) for row in rows]
     result.rows.extend(rows)
     result.densities.update(densities)

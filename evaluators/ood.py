@@ -9,6 +9,7 @@ higher score = in-distribution.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -456,7 +457,9 @@ def _user_scored(name: str, arrays: Mapping[str, ArrayLike], data: _Data) -> _Sc
             raise UserError(
                 f"--scores {name}: no scores of {dataset}, found {has}; add the array, or choose the sets with --ood"
             )
-    return _Scored(name, terms, protocol={"estimator": "scores given by the user"}, own_images=True)
+    given = {dataset: hashlib.sha256(values[SCORE].tobytes()).hexdigest() for dataset, values in terms.items()}
+    protocol = {"estimator": "scores given by the user"}
+    return _Scored(name, terms, protocol=protocol, provenance={"fingerprint": {"scores": given}}, own_images=True)
 
 
 def _term_names(system: _Scored, data: _Data) -> list[str]:

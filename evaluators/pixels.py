@@ -17,7 +17,7 @@ from evaluators.metrics.intervals import Estimate
 from evaluators.metrics.neighbours import authenticity, nearest, nearest_ratio
 from evaluators.protocols import Images
 from evaluators.suite import Bench
-from vaebm.data import DataUnavailable
+from vaebm.data import DataUnavailable, ImageSet
 from vaebm.errors import UserError
 
 METRICS = ("authenticity", "nearest_ratio")
@@ -37,7 +37,7 @@ def pixel_rows(
     if not chosen:
         return [], None
     try:
-        train = bench.load_images(dataset, split="train", n=MOST).images
+        train = bench.load_images(dataset, split="train", n=MOST)
     except (DataUnavailable, UserError) as error:
         reason = f"no training images: {error}"
     rows = []
@@ -48,11 +48,11 @@ def pixel_rows(
             estimate, why = None, reason or each.reason
             if not why and train is not None:
                 try:
-                    estimate = _measure(metric, train, each, held_out)
+                    estimate = _measure(metric, train.images, each, held_out)
                 except UserError as error:
                     why = str(error)
-            rows.append(_row(bench, dataset, each, metric, estimate, why, 0 if train is None else len(train)))
-    return rows, train
+            rows.append(_row(bench, dataset, each, metric, estimate, why, train))
+    return rows, None if train is None else train.images
 
 
 def nearest_images(samples: Images, train: Images, k: int) -> Images:
@@ -78,8 +78,15 @@ def _flat(images: Any) -> NDArray[np.float32]:
 
 
 def _row(
-    bench: Bench, dataset: str, drawn: Drawn, metric: str, estimate: Estimate | None, reason: str, n_reference: int
+    bench: Bench,
+    dataset: str,
+    drawn: Drawn,
+    metric: str,
+    estimate: Estimate | None,
+    reason: str,
+    train: ImageSet | None,
 ) -> Measurement:
+    n_reference = 0 if train is None else len(train.images)
     protocol = {"features": "pixels", "reference": f"{dataset} train", "n_reference": n_reference}
     return drawing.row(
         "generation",
@@ -92,4 +99,5 @@ def _row(
         role="control" if drawn.name == "test images" else "headline",
         protocol={**protocol, "interval": "95 %", "sampling": drawn.sampling},
         note=reason or "; ".join(drawn.notes),
+        **({} if train is None else {"reference": train.sha256}),
     )

@@ -1,5 +1,6 @@
 """Where a number comes from: versions, machine, and the code that made it."""
 
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -7,7 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "numpy", "scipy", "pillow")
+PACKAGES = ("vaebm-bench", "torch", "torchvision", "numpy", "scipy", "pillow", "clean-fid")
+# Variables of the environment that choose other arithmetic.
+SETTINGS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE")
 
 
 def package_versions() -> dict[str, str]:
@@ -36,6 +39,23 @@ def commit(folder: Path) -> str:
         return ""
 
 
+def numerics() -> dict[str, Any]:
+    """Return what decides the last digits of a number, and with a chain of samples more than these."""
+    import torch
+
+    libc = " ".join(platform.libc_ver())
+    used = torch.cuda.is_initialized()  # asking for names would initialise it
+    gpus = sorted({torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}) if used else []
+    return {
+        "torch": torch.__version__,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        **({"libc": libc} if libc.strip() else {}),
+        **({"gpu": ", ".join(gpus)} if gpus else {}),
+        **{name: os.environ[name] for name in SETTINGS if name in os.environ},
+    }
+
+
 def environment(folder: Path) -> dict[str, Any]:
     """Return what a reader needs to repeat a run: time, versions, commit and kind of machine (no name of it, no path on it)."""
     return {
@@ -44,4 +64,5 @@ def environment(folder: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "commit": commit(folder),
         "machine": f"{platform.system()} {platform.machine()}",
+        "numerics": numerics(),
     }

@@ -1,16 +1,18 @@
 """Result files: the rows of one run with what is needed to trust, read and repeat them.
 
 A result file is one JSON document; ``schemas/results-2.json`` describes it. It carries a checksum of its content, so that a
-file that was edited or damaged is told from one that was measured.
+file that was edited or damaged is told from one that was measured. The checksum is no signature: it finds accidents and
+careless hands, not forgers.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from evaluators.measurement import Measurement
 from vaebm.atomic import write_atomically
@@ -19,6 +21,8 @@ from vaebm.errors import UserError
 SCHEMA_VERSION = 2
 SCHEMA = Path(__file__).with_name("schemas") / f"results-{SCHEMA_VERSION}.json"
 NO_RESULTS = "needed a result file, as benchmark.py writes for every suite (results/ood.json)"
+EDITED = "it was edited, or another program wrote it"
+_TOKEN = 8  # more than the longest unit of JSON that is of no use when it is cut: false, \u00e9
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Results:
         command: the command line as typed.
         options: every option that can decide a number, as parsed; empty if not known (files of version 1).
         seconds: the time the run took, with what came from the cache.
-        packages, python, commit, machine: see :func:`evaluators.provenance.environment`.
+        packages, python, commit, machine, numerics: see :func:`evaluators.provenance.environment`.
     """
 
     suite: str
@@ -45,25 +49,23 @@ class Results:
     python: str = ""
     commit: str = ""
     machine: str = ""
+    numerics: dict[str, Any] = field(default_factory=dict)
 
 
 def write_results(results: Results, path: Path) -> None:
     """Write a result file, whole or not at all.
 
     Raises:
-        ValueError: the rows do not fit the schema.
+        ValueError: the content does not fit the schema.
+        TypeError: a protocol, a provenance or an option holds what JSON has not.
         OSError: the folder cannot be written.
     """
-    import jsonschema
-
     document = {"schema_version": SCHEMA_VERSION, **asdict(results)}
     document["measurements"] = document.pop("rows")
     document = json.loads(json.dumps(document, allow_nan=False))  # as it will be read: tuples are lists
     document = {"schema_version": SCHEMA_VERSION, "checksum": checksum(document), **document}
-    try:
-        jsonschema.validate(document, _schema())
-    except jsonschema.ValidationError as error:
-        raise ValueError(f"{path}: {error.json_path}: {error.message}") from None
+    if complaint := _complaint(document):
+        raise ValueError(f"{path}: {complaint}")
     write_atomically(Path(path), lambda partial: partial.write_text(json.dumps(document, indent=1) + "\n"))
 
 
@@ -73,61 +75,32 @@ def read_results(path: Path) -> Results:
     Raises:
         UserError: the file is missing, cut off, edited, of a newer version, or no result file; the message says which.
     """
-    import jsonschema
-
-    def refuse(why: str) -> NoReturn:
-        raise UserError(f"{path}: {why}")
-
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return _results(_parse(Path(path).read_bytes()))
     except OSError as error:
-        refuse(f"cannot be read ({error.strerror}); {NO_RESULTS}")
-    except UnicodeDecodeError:
-        refuse(f"found no text; {NO_RESULTS}")
-    try:
-        document = json.loads(text, parse_constant=lambda name: refuse(f"found {name} for a number; it was edited"))
-    except ValueError as error:
-        refuse(f"found no whole JSON document ({error}): it was cut off or edited; measure again")
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {NO_RESULTS}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except RecursionError:
-        refuse(f"found JSON nested without end; {NO_RESULTS}")
-    if not isinstance(document, dict) or not {"schema_version", "measurements"} <= document.keys():
-        refuse(f"found JSON of another kind; {NO_RESULTS}")
-    version = document["schema_version"]
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        refuse(f"found schema version {version!r}; {NO_RESULTS}")
-    if version > SCHEMA_VERSION:
-        refuse(f"written by a newer version (schema {version}; this program reads up to {SCHEMA_VERSION}): update it")
-    if version == SCHEMA_VERSION and document.get("checksum") != checksum(document):
-        refuse("its content does not match its checksum: it was edited or damaged after it was measured; measure again")
-    for older in range(version, SCHEMA_VERSION):
-        document = UPGRADES[older](document)
-    try:
-        jsonschema.validate(document, _schema())
-    except jsonschema.ValidationError as error:
-        refuse(
-            f"{error.json_path.removeprefix('$.')}: {error.message[:200]}; it was edited, or another program wrote it"
-        )
-    known = {key: value for key, value in document.items() if key not in ("schema_version", "checksum", "measurements")}
-    try:
-        return Results(rows=[Measurement.from_json(row) for row in document["measurements"]], **known)
-    except ValueError as error:
-        refuse(str(error))
+        raise UserError(f"{path}: found JSON nested too deep; {NO_RESULTS}") from None
 
 
 def find_results(places: Sequence[Path]) -> list[Path]:
-    """Return the result files among files and folders; in a folder, every JSON file that is one, by name.
+    """Return the result files among files and folders, each once; of a folder, by name, all its JSON files but those of another kind.
+
+    A JSON file that is not whole may have been a result file, so it is returned: to be refused when it is read, and not passed over.
 
     Raises:
-        UserError: a place does not exist or holds no result file.
+        UserError: a folder holds no result file.
     """
-    found: list[Path] = []
+    found: dict[Path, Path] = {}
     for place in map(Path, places):
-        inside = sorted(place.glob("*.json")) if place.is_dir() else [place]
-        files = [path for path in inside if not place.is_dir() or _seems_result(path)]
+        files = [path for path in sorted(place.glob("*.json")) if _is_or_was_one(path)] if place.is_dir() else [place]
         if not files:
             raise UserError(f"{place}: found no result file in this folder; {NO_RESULTS}")
-        found += [path for path in files if path not in found]
-    return found
+        for path in files:
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
 
 
 def checksum(document: Mapping[str, Any]) -> str:
@@ -136,30 +109,120 @@ def checksum(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _seems_result(path: Path) -> bool:
-    """A file cut off is still meant to be one: it is to be refused, not passed over."""
-    with path.open("rb") as file:
-        return b'"schema_version"' in file.read(100)
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+def _parse(data: bytes) -> Any:
+    """Strictly: no NaN, no infinity, no key twice, of which Python would keep the last in silence."""
+
+    def number(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise UserError(f"found {text} for a number; {EDITED}")
+        return value
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise UserError(f"found {_short(key)} twice in one object; {EDITED}")
+            found[key] = value
+        return found
+
+    try:
+        return json.loads(data, parse_float=number, parse_constant=number, object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        text = error.doc.strip()
+        if not text:
+            raise UserError(f"is empty; {NO_RESULTS}") from None
+        if text[0] not in "{[":
+            raise UserError(f"found no JSON; {NO_RESULTS}") from None
+        if _ends_early(error):
+            raise UserError(f"ends in the middle, at line {error.lineno}: it was cut off; measure again") from None
+        raise UserError(
+            f"line {error.lineno}: {error.msg}: it was edited or damaged after it was measured; measure again"
+        ) from None
+    except UnicodeDecodeError:
+        raise UserError(f"found no text; {NO_RESULTS}") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise UserError(f"{error}; {EDITED}") from None
+
+
+def _ends_early(error: json.JSONDecodeError) -> bool:
+    """Cut off, a document breaks in its last token; a string there lacks its end."""
+    return error.msg.startswith("Unterminated") or len(error.doc.rstrip()) - error.pos < _TOKEN
+
+
+def _results(document: Any) -> Results:
+    if not isinstance(document, dict) or not {"schema_version", "measurements"} <= document.keys():
+        raise UserError(f"found JSON of another kind; {NO_RESULTS}")
+    version = document["schema_version"]
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise UserError(f"found schema version {_short(version)}; {NO_RESULTS}")
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"was written by a newer version (schema {version}, here up to {SCHEMA_VERSION}): update vaebm-bench"
+        )
+    if version == SCHEMA_VERSION and document.get("checksum") != checksum(document):
+        raise UserError("does not match its checksum: it was edited or damaged after it was measured; measure again")
+    for older in range(version, SCHEMA_VERSION):
+        document = UPGRADES[older](document)
+    if complaint := _complaint(document):
+        raise UserError(f"{complaint}; {EDITED}")
+    rows = []
+    for i, row in enumerate(document["measurements"]):
+        try:
+            rows.append(Measurement.from_json(row))
+        except ValueError as error:
+            raise UserError(f"measurements[{i}]: {error}; {EDITED}") from None
+    about = {key: value for key, value in document.items() if key not in ("schema_version", "checksum", "measurements")}
+    return Results(rows=rows, **about)
 
 
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
     """Version 1 had no time, no options, no suite and no checksum."""
-    kept = {
-        key: document[key]
-        for key in ("command", "seconds", "packages", "python", "commit", "machine")
-        if key in document
-    }
+    known = ("command", "seconds", "packages", "python", "commit", "machine")
+    for key in document.keys() - {"schema_version", "measurements", *known}:  # version 2 with its number changed, too
+        raise UserError(f"found {_short(key)}, which files of version 1 do not have; {EDITED}")
     rows = document["measurements"]
-    known = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
-    suite = ",".join(dict.fromkeys(str(row.get("suite", "")) for row in rows)) if known else ""
-    blank = asdict(Results(suite, []))
+    suites = [str(row.get("suite", "")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    blank = asdict(Results(",".join(dict.fromkeys(suites)), []))
     del blank["rows"]
-    return {**blank, **kept, "suite": suite, "schema_version": 2, "checksum": "", "measurements": rows}
+    return {**blank, **document, "schema_version": 2, "checksum": ""}
 
 
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_version_1}
 
 
+def _is_or_was_one(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return True
+    return isinstance(document, dict) and "schema_version" in document
+
+
+# --- the schema ------------------------------------------------------------------------------------------------
+
+
+def _complaint(document: Any) -> str:
+    """Return where and how a document does not fit the schema; empty if it does."""
+    for error in _validator().iter_errors(document):
+        place, meaning = error.json_path.removeprefix("$").removeprefix("."), error.schema.get("description", "")
+        return f"{place or 'document'}: {_short(error.message)}" + (f" ({meaning.rstrip('.')})" if meaning else "")
+    return ""
+
+
 @cache
-def _schema() -> dict[str, Any]:
-    return json.loads(SCHEMA.read_text(encoding="utf-8"))
+def _validator() -> Any:
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+def _short(found: object) -> str:
+    """Without its middle, where it is long: a message of the validator begins with all that it found."""
+    text = found if isinstance(found, str) else repr(found)
+    return text if len(text) <= 120 else f"{text[:50]} ... {text[-60:]}"

@@ -16,6 +16,7 @@ from vaebm.data import ImageSet
 from vaebm.errors import UserError
 
 Option = dict[str, Any]
+LEAST = {"num_images": 0, "batch_size": 1, "threads": 0, "precision": 0, "seed": 0}  # options of every suite
 NAMED: Option = {"type": str, "action": "append", "default": [], "metavar": "NAME=PATH"}  # repeatable
 
 
@@ -71,12 +72,15 @@ def destination(flag: str) -> str:
     return flag.removeprefix("--").replace("-", "_")
 
 
-def refuse_idle(options: Any, suites: Mapping[str, type[Suite]], chosen: Sequence[str]) -> None:
-    """Refuse options of suites that do not run.
+def refuse(options: Any, suites: Mapping[str, type[Suite]], chosen: Sequence[str]) -> None:
+    """Refuse numbers that are too small, and options of suites that do not run.
 
     Raises:
-        UserError: one was given; the line says which suites listen to it.
+        UserError: one was given; of an option that nobody hears the line says which suites listen to it.
     """
+    for name, least in LEAST.items():
+        if getattr(options, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: needed at least {least}")
     heard = {flag for name in chosen for flag in suites[name].options}
     for suite in suites.values():
         for flag, option in suite.options.items():

@@ -10,10 +10,10 @@ from leaderboards.board import Board
 from leaderboards.files import write_all
 from leaderboards.published import read_published
 from leaderboards.ranking import rank
-from leaderboards.render import to_csv, to_latex, to_markdown, to_text
-from leaderboards.render.latex import HEAD
+from leaderboards.render import fragment, standalone, to_csv, to_json, to_markdown, to_text
+from leaderboards.render.bibliography import bibtex, used_keys
 from leaderboards.render.numbers import Style
-from leaderboards.select import Selection, check_rows, select_columns, select_rows
+from leaderboards.select import Selection, check_rows, select_columns, select_metrics, select_rows
 
 __all__ = [
     "BOARDS",
@@ -35,6 +35,7 @@ BOARDS = {
     "ablation": "leaderboards.ablation:ablation_boards",
     "speed": "leaderboards.speed:speed_boards",
 }
+COLUMNS_ARE_SETS = ("ood",)  # the columns of all other tables are metrics
 PLOTS = {
     "ood": "leaderboards.plots.ood:write",
     "generation": "leaderboards.plots.generation:write",
@@ -54,7 +55,11 @@ def build_boards(rows: Sequence[Measurement], selection: Selection | None = None
     check_rows([*measured, *published], selection)
     suites = list(dict.fromkeys(row.suite for row in measured)) or list(BOARDS)
     kept, paper = select_rows(measured, selection), select_rows(published, selection)
-    of = lambda suite, rows: [row for row in rows if row.suite == suite]
+
+    def of(suite: str, rows: Sequence[Measurement]) -> list[Measurement]:
+        own = [row for row in rows if row.suite == suite]
+        return own if suite in COLUMNS_ARE_SETS else select_metrics(own, selection)
+
     made = {suite: _suite_boards(suite, of(suite, kept), of(suite, paper)) for suite in suites}
     shown = select_columns([board for boards in made.values() for board in boards], selection)
     ranked = {board.name: rank(board) for board in shown}
@@ -88,17 +93,24 @@ def render_text(boards: Sequence[Board], style: Style | None = None, width: int 
 
 
 def write_board(boards: Sequence[Board], out_dir: Path, stem: str, style: Style | None = None) -> list[Path]:
-    """Write ``<stem>.md``, ``<stem>.csv`` and ``<stem>.tex`` (an ``\\input`` fragment): all of them or none.
+    """Write the tables of a suite, all of these files or none: ``<stem>.md``, ``<stem>.csv``, ``<stem>_tables.json``,
+    ``<stem>.tex`` (to be read with ``\\input``), ``<stem>_standalone.tex`` (compiles by itself) and, if a table cites
+    anything, ``<stem>.bib``.
 
     Raises:
-        UserError: ``out_dir`` cannot be written.
+        UserError: ``out_dir`` cannot be written, or references.bib lacks an entry.
     """
+    keys = used_keys(boards)
     texts = {
-        "md": "\n".join(to_markdown(board, style) for board in boards),
-        "csv": to_csv(boards),
-        "tex": HEAD + "\n".join(to_latex(board, style) for board in boards),
+        f"{stem}.md": "\n".join(to_markdown(board, style) for board in boards),
+        f"{stem}.csv": to_csv(boards),
+        f"{stem}_tables.json": to_json(boards),
+        f"{stem}.tex": fragment(boards, stem, style),
+        f"{stem}_standalone.tex": standalone(boards, style),
+        **({f"{stem}.bib": bibtex(keys)} if keys else {}),
     }
-    return write_all({Path(out_dir) / f"{stem}.{ending}": text.encode("utf-8") for ending, text in texts.items()})
+    # A name typed in another encoding than the terminal's holds what UTF-8 cannot.
+    return write_all({Path(out_dir) / name: text.encode("utf-8", "replace") for name, text in texts.items()})
 
 
 def write_plots(suite: str, result: Any, out_dir: Path, *, pdf: bool = False) -> list[Path]:

@@ -9,9 +9,9 @@ from leaderboards.metric_board import metric_board, table_title
 SMALLER = (
     "Table 4 is of a smaller model than Table 1, where VAEBM has another FID; its rows compare with each other only."
 )
-TITLES = {
-    "Table 4": ("ablation", "Related training methods on CIFAR-10: Table 4 of the paper", (SMALLER,)),
-    "Appendix C.2": ("ablation_decoder", "Updating the decoder, too, on CIFAR-10: appendix C.2 of the paper", ()),
+TABLES = {  # table -> name, title, notes
+    "Table 4": ("ablation", "Related training methods on CIFAR-10", (SMALLER,)),
+    "Appendix C.2": ("ablation_decoder", "Updating the decoder, too, on CIFAR-10", ()),
 }
 
 
@@ -27,9 +27,10 @@ def ablation_boards(rows: Sequence[Measurement], published: Sequence[Measurement
     """
     elsewhere = {row.system for row in published if table_title([row]) != "Table 4"}
     boards = []
-    for table, (name, title, notes) in TITLES.items():
+    for table, (name, title, notes) in TABLES.items():
         paper = [row for row in published if table_title([row]) == table]
         own = [row for row in rows if (row.system in elsewhere) == (table != "Table 4")]
+        place = f": {table} of the paper" if paper else ", measured"
         if paper or own:
-            boards.append(metric_board(name, title, own, paper, notes=notes if paper else ()))
+            boards.append(metric_board(name, title + place, own, paper, notes=notes if paper else ()))
     return boards

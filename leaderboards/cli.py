@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.result_file import Results, find_results, read_results
-from leaderboards import Selection, Style, build_boards, render_text, write_board
+from leaderboards import Selection, Style, build_boards, gate, render_text, write_board
 from leaderboards.merge import merge
 from vaebm.errors import UserError
 
+OUT, JOINED = (
+    Path("results"),
+    Path("results/board"),
+)  # of runs; of --board, so that the tables of a run stay as they are
 Run = tuple[Path, Results]  # a result file and its content
+
+PUBLISHED_DECIMALS = 2
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--board": {
@@ -18,7 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "nargs": "*",
         "default": None,
         "metavar": "PATH",
-        "help": "tables of result files or of folders of them, joined; with no PATH, the paper's own tables",
+        "help": f"tables of result files or of folders of them, joined (to {JOINED}); with no PATH, the paper's own tables",
     },
     "--columns": {"type": str, "default": "", "help": "columns of the tables, with commas: svhn,mean or fd,recall"},
     "--rows": {"type": str, "default": "", "help": "systems in the tables, with commas"},
@@ -35,7 +41,58 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--update-baseline": {"action": "store_true", "help": "store this run as the baseline that --check names"},
     "--history": {"type": str, "default": None, "metavar": "SYSTEM", "help": "earlier results of a system"},
     "--metric": {"type": str, "default": "", "help": "with --history: of one metric"},
+    "--reproduce": {
+        "type": Path,
+        "default": None,
+        "metavar": "RESULTS",
+        "help": "run again what made a result file, without cache, and say what differs",
+    },
+    "--curves": {
+        "type": Path,
+        "nargs": "+",
+        "default": None,
+        "metavar": "FOLDER",
+        "help": "training curves of runs of `python -m vaebm train` or `python -m baselines train`",
+    },
 }
+
+# What each thing to do listens to; without any of these, suites are run.
+LISTENS = {
+    "--board": ("--columns", "--rows", "--published", "--measured", "--precision", "--check", "--update-baseline"),
+    "--history": ("--metric", "--pdf"),
+    "--curves": ("--pdf",),
+    "--reproduce": ("--columns", "--rows", "--published", "--measured", "--precision", "--pdf"),
+    "--suite": tuple(
+        flag for flag in OPTIONS if flag not in ("--board", "--history", "--metric", "--curves", "--reproduce")
+    ),
+}
+
+
+def chosen_task(options: Any) -> str:
+    """Return the one thing to do, ``"--board"``, ``"--suite"``, ...; empty if none is named. Without --out, its own folder is put there.
+
+    Raises:
+        UserError: two are named, or an option was given that the chosen one does not listen to.
+    """
+    value = lambda flag: getattr(options, flag.removeprefix("--").replace("-", "_"))
+    tasks = [flag for flag in LISTENS if value(flag) not in (None, "")]
+    if len(tasks) > 1:
+        raise UserError(f"{' '.join(tasks)}: needed one of these at a time")
+    if not tasks:
+        return ""
+    for flag, option in OPTIONS.items():
+        given = value(flag) != option.get("default", False)
+        if given and flag not in (tasks[0], *LISTENS[tasks[0]]):
+            listeners = ", ".join(task for task, flags in LISTENS.items() if flag in flags)
+            raise UserError(f"{flag}: {tasks[0]} does not listen to it, only {listeners}")
+    if options.update_baseline and not options.check:
+        raise UserError(
+            "--update-baseline: found no --check; needed --check baseline.json, the file to store the run in"
+        )
+    options.out = options.out or (JOINED if tasks[0] == "--board" else OUT)
+    if options.check and not options.update_baseline:
+        gate.read_baseline(options.check)  # nothing is measured for a baseline that cannot be read
+    return tasks[0]
 
 
 def selection(options: Any) -> Selection:
@@ -49,6 +106,11 @@ def selection(options: Any) -> Selection:
     split = lambda text: tuple(name for name in text.split(",") if name)
     origin = "published" if options.published else "measured" if options.measured else ""
     return Selection(split(options.columns), split(options.rows), origin)
+
+
+def style_of(options: Any) -> Style:
+    """Return how numbers are printed: of published ones never more digits than the papers have."""
+    return Style(decimals=min(options.precision, PUBLISHED_DECIMALS), measured_decimals=options.precision)
 
 
 def read_runs(places: Sequence[str]) -> list[Run]:
@@ -66,7 +128,7 @@ def publish(runs: Sequence[Run], options: Any, out: Path) -> str:
     Raises:
         UserError: a selection names what is in no table, or ``out`` cannot be written.
     """
-    style = Style(decimals=options.precision)
+    style = style_of(options)
     boards = build_boards(merge(runs), selection(options))
     for suite, tables in boards.items():
         write_board(tables, out, suite, style)
@@ -82,7 +144,7 @@ def write_page(runs: Sequence[Run], options: Any, out: Path) -> None:
     from leaderboards import page
 
     boards = build_boards(merge(runs), selection(options))
-    page.write_page(boards, out, runs=runs, style=Style(decimals=options.precision))
+    page.write_page(boards, out, runs=runs, style=style_of(options))
 
 
 def refresh_page(options: Any, out: Path) -> None:
@@ -96,24 +158,31 @@ def refresh_page(options: Any, out: Path) -> None:
     write_page(runs, options, out)
 
 
-def show_boards(options: Any) -> int:
-    """Print and write the tables of result files; with a baseline, compare them with it. Return the exit code."""
+def show_boards(options: Any, correlate: gate.Correlate) -> int:
+    """Print and write the tables of result files; with a baseline, compare them with it. Return the exit code.
+
+    Args:
+        correlate: as for :func:`check`.
+    """
     runs, out = read_runs(options.board), options.out
     print(publish(runs, options, out), end="")
     write_page(runs, options, out)
     print(f"files in {out}", file=sys.stderr)
-    return check(runs, options, out) if options.check else 0
+    return check(runs, options, out, correlate) if options.check else 0
 
 
-def check(runs: Sequence[Run], options: Any, out: Path) -> int:
-    """Compare runs with the baseline, or store them as the baseline; return the exit code."""
-    from leaderboards import gate
+def check(runs: Sequence[Run], options: Any, out: Path, correlate: gate.Correlate) -> int:
+    """Compare runs with the baseline, or store them as the baseline; return the exit code.
 
+    Args:
+        correlate: how far the AUROCs of two runs move together; see :func:`leaderboards.gate.check`.
+    """
+    stream = sys.stderr if options.json else sys.stdout
     if options.update_baseline:
-        gate.write_baseline(runs, options.check)
+        gate.write_baseline(runs, options.check, correlate, stream)
         print(f"baseline in {options.check}", file=sys.stderr)
         return 0
-    return gate.check(runs, options.check, out)
+    return gate.check(runs, options.check, out, correlate, stream)
 
 
 def show_history(options: Any) -> int:
@@ -121,3 +190,15 @@ def show_history(options: Any) -> int:
     from leaderboards import history
 
     return history.show(options.out / history.FILE, options.history, options.metric, options.out, pdf=options.pdf)
+
+
+def show_curves(options: Any) -> int:
+    """Plot the logs of training runs; return the exit code."""
+    from leaderboards.plots.training import write_curves
+
+    for path in write_curves(options.curves, options.out, pdf=options.pdf):
+        print(path)
+    return 0
+
+
+TASKS = {"--history": show_history, "--curves": show_curves}

@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 from collections.abc import Mapping
+from errno import EISDIR
 from pathlib import Path
 
 from vaebm.errors import UserError
@@ -15,6 +16,8 @@ def write_all(contents: Mapping[Path, bytes]) -> list[Path]:
     partials = {path: path.with_name(path.name + ".partial") for path in contents}
     try:
         for path, content in contents.items():
+            if path.is_dir():  # found now, before any file has been moved
+                raise IsADirectoryError(EISDIR, f"{path.name} is a folder")
             path.parent.mkdir(parents=True, exist_ok=True)
             partials[path].write_bytes(content)
         for path, partial in partials.items():

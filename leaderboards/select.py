@@ -33,6 +33,12 @@ def select_rows(rows: Iterable[Measurement], selection: Selection) -> list[Measu
     return sorted((row for row in kept if row.system in order), key=lambda row: order[row.system])
 
 
+def select_metrics(rows: Sequence[Measurement], selection: Selection) -> list[Measurement]:
+    """Return the measurements of the columns wanted, for tables whose columns are metrics; all if none of them is meant."""
+    wanted = [row for row in rows if {row.metric, split_metric(row.metric)[0]} & {*selection.columns}]
+    return wanted or list(rows)
+
+
 def check_rows(rows: Iterable[Measurement], selection: Selection) -> None:
     """Refuse systems that nothing is known of.
 

@@ -38,7 +38,7 @@ BUNDLED = [name for name in SYSTEMS if (card := read_card(name)) and "cifar10" i
 TERMS = {"vaebm": ("log_p", "neg_energy")}
 CONTROLS = {"high_pass_energy", "total_variation", "pixel_std", "codec_bytes"}
 SMALL = ("--suite", "ood", "--systems", "glow", "--ood", "svhn", "--num-images", "20", "--no-progress")
-FILES = {"ood.json", "ood.md", "ood.csv", "ood.tex", "ood_scores.npz", "ood_histograms.png", "ood_roc.png"}
+FILES = {"ood_standalone.tex", "ood_tables.json", "ood.bib", "index.html", "history.db", "ood.json", "ood.md", "ood.csv", "ood.tex", "ood_scores.npz", "ood_histograms.png", "ood_roc.png"}
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ def test_several_suites_run_one_after_the_other(call: Callable[..., Run]) -> Non
     assert run.value("glow", "svhn") < 0.5
     document = json.loads((run.out / "generation.json").read_text())
     assert {row["metric"] for row in document["measurements"]} == {"kd_cifar10net"}
-    assert {path.suffix for path in run.out.glob("generation.*")} == {".json", ".md", ".csv", ".tex"}
+    assert {path.suffix for path in run.out.glob("generation.*")} == {".json", ".md", ".csv", ".tex", ".bib"}
     assert "kd" in run.stdout.lower()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leaderboards.names import system_label
-from leaderboards.plots.generation import sample_grids, step_curves
+from leaderboards.plots.generation import cost_curves, sample_grids, step_curves
 from leaderboards.plots.style import DENSITY, PALETTE, STYLE, panels, shared_legend, write_figures
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ TRUE = "true"  # how the name of the true density begins: its largest value is t
 
 
 def write(result: Any, folder: Path, *, pdf: bool = False) -> list[Path]:
-    """Write ``modes_samples.png``, ``modes_counts.png``, ``modes_densities.png``, ``modes_steps.png``, where there is something.
+    """Write ``modes_samples.png``, ``_counts``, ``_densities``, ``_steps`` and ``_costs``, each where there is something.
 
     Args:
         result: with ``rows``; ``samples``, system -> uint8 (N, H, W, C); ``counts``, system -> images per mode, int (K,); ``densities``,
@@ -36,6 +36,7 @@ def write(result: Any, folder: Path, *, pdf: bool = False) -> list[Path]:
         "counts": count_histograms(result.counts),
         "densities": density_maps(result.densities),
         "steps": step_curves(result.rows),
+        "costs": cost_curves(result.rows),
     }
     return write_figures(figures, folder, "modes", pdf)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Scores = Mapping[str, Mapping[str, NDArray[np.float64]]]  # system -> data set -> (N,), higher = more in-distribution
 
 FIXED = {"svhn": 0, "cifar10_interp": 1, "cifar100": 2, "celeba": 3, "mean": 6}  # the same colour in every plot
+LONG = 18  # letters of a name of which two do not fit side by side below a panel
 CLIP = 0.5  # percent of scores on each side that the histograms put into their outermost bins
 
 
@@ -54,6 +55,7 @@ def score_histograms(scores: Scores, in_distribution: str = names.IN_DISTRIBUTIO
                         **_set_look(name, order),
                     )
             axis.set(title=system_label(system), xlabel="score (higher: more in-distribution)", yticks=[])
+            axis.locator_params(axis="x", nbins=5)  # log-likelihoods have long numbers
         if axes:
             axes[0].set_ylabel("density")
             shared_legend(figure, axes, "the outermost bins hold the tails")
@@ -71,8 +73,9 @@ def roc_curves(scores: Scores, in_distribution: str = names.IN_DISTRIBUTION) -> 
     kept = {system: sets for system, sets in scores.items() if in_distribution in sets}
     order = _out_sets(kept, in_distribution)
     with matplotlib.rc_context(STYLE):
-        legend_lines = -(-(len(kept) + 1) // 2)
-        figure, axes = panels(len(order), (PANEL[0], PANEL[0] + 0.6 + 0.19 * legend_lines))
+        across = 1 if any(len(system_label(system)) > LONG for system in kept) else 2
+        legend_lines = -(-(len(kept) + 1) // across)
+        figure, axes = panels(len(order), (PANEL[0], PANEL[0] + 0.35 + 0.165 * legend_lines))
         for axis, name in zip(axes, order, strict=True):
             axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, label="chance 0.50")
             for i, (system, sets) in enumerate(kept.items()):
@@ -82,9 +85,10 @@ def roc_curves(scores: Scores, in_distribution: str = names.IN_DISTRIBUTION) -> 
                     axis.plot(false, true, linewidth=1.4, label=f"{system_label(system)} {area:.2f}", **look(i))
             title = f"{names.dataset_title(in_distribution)} against {names.dataset_title(name)}"
             axis.set(title=title, xlabel="false positive rate (OOD kept)", ylabel="true positive rate (in kept)")
-            axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-            # Below the panel: inverted detectors leave no corner of it free.
-            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), title="AUROC", title_fontsize=8, ncols=2)
+            axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+            # Below the panel, whose size leaves room for it beneath a square: inverted detectors leave no corner of it free.
+            place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": across}
+            axis.legend(title="AUROC", title_fontsize=8, columnspacing=1.0, **place)
     return figure
 
 
@@ -133,6 +137,7 @@ def coefficient_curves(rows: Sequence[Measurement]) -> "Figure":
             positive = [c for row in own if (c := coefficient(row.variant)) > 0]
             if positive:
                 axis.set_xscale("symlog", linthresh=min(positive))
+                axis.xaxis.set_major_formatter("{x:g}")
             axis.axhline(0.5, color="0.6", linewidth=0.8)
             axis.axvline(1.0, color="0.6", linewidth=0.8, linestyle=":")
             axis.set(title=f"{system_label(system)}{f' ({size})' if size else ''}")

@@ -1,14 +1,16 @@
 """The one style of all plots: colours, panels, legends, sheets of images, files."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leaderboards import names
 from leaderboards.files import write_all
+from leaderboards.metrics import metric_of, split_metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +20,7 @@ Images = NDArray[np.uint8]  # (N, H, W, C), C = 1 or 3
 # Okabe and Ito, "Color universal design" (2008), without yellow, which is faint on white; line styles tell the rest.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # of lone points, which have no line
 DENSITY = "cividis"  # made for colour-blind readers, and even in lightness
 STYLE: Any = {
     "font.size": 9,
@@ -30,11 +33,16 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "figure.dpi": 150,
+    "figure.constrained_layout.w_pad": 0.07,  # inches around a panel: its labels keep off its neighbours
+    "figure.constrained_layout.h_pad": 0.07,
     "svg.hashsalt": "vaebm",
+    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
 }
 PANEL = (3.5, 2.8)  # inches
 COLUMNS = 3
 SHEET = 528  # pixels that the images of one system may take up in width
+HIGHER_IS_BETTER = {"auroc": True, "aupr": True, "fpr95": False}  # as the tables of the OOD suite say
 GAP = 2  # pixels between images
 HEAD, MARGIN = 30, 14  # pixels: above the images of a system, and around them
 LETTER = 8  # pixels that a letter of the note below takes at most, on average
@@ -54,6 +62,34 @@ def panels(count: int, size: tuple[float, float] = PANEL) -> tuple["Figure", lis
 def look(i: int) -> dict[str, Any]:
     """Return colour and line style of the ``i``-th line."""
     return {"color": PALETTE[i % len(PALETTE)], "linestyle": LINES[i % len(LINES)]}
+
+
+def set_title(dataset: str, metric: str) -> str:
+    """Return the title of a panel with a metric on a data set: ``"CIFAR-10, cifar10net features"``."""
+    _, space = split_metric(metric)
+    return names.dataset_title(dataset) + (f", {space} features" if space else "")
+
+
+def metric_label(metric: str) -> str:
+    """Return the label of a metric's axis, without its features: ``"FD (lower is better)"``."""
+    better = HIGHER_IS_BETTER.get(metric, metric_of(metric).higher_is_better)
+    arrow = {True: " (higher is better)", False: " (lower is better)", None: ""}[better]
+    return names.METRICS.get(metric, metric_of(metric).title) + arrow
+
+
+def spread(ticks: Sequence[float], position: Callable[[float], float], most: int = 9) -> list[float]:
+    """Return those of sorted ticks that keep apart on an axis, the last one among them.
+
+    Args:
+        position: of a tick on the axis, in any unit.
+        most: ticks that fit on the axis.
+    """
+    kept = list(ticks[-1:])
+    apart = (position(ticks[-1]) - position(ticks[0])) / most if ticks else 0.0
+    for tick in reversed(ticks[:-1]):
+        if position(kept[-1]) - position(tick) >= apart:
+            kept.append(tick)
+    return kept[::-1]
 
 
 def shared_legend(figure: "Figure", axes: Sequence[Any], title: str | None = None) -> None:
@@ -82,9 +118,12 @@ def write_figures(figures: Mapping[str, "Figure"], folder: Path, stem: str, pdf:
 
 def _bytes(figure: "Figure", ending: str) -> bytes:
     """The same plot makes the same bytes: no time, no version in the file."""
+    import matplotlib
+
     metadata: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}[ending]
     out = io.BytesIO()
-    figure.savefig(out, format=ending, metadata=metadata)
+    with matplotlib.rc_context(STYLE):  # ticks are made while drawing
+        figure.savefig(out, format=ending, metadata=metadata)
     return out.getvalue()
 
 

@@ -1,113 +1,73 @@
 """A board as a LaTeX table with booktabs, laid out as in the paper: a rule and an italic title before each block."""
 
+import math
 import re
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Sequence
 
 from leaderboards.board import Board
-from leaderboards.render.numbers import EMPTY, Style, arrow, parts, rank_legend
-
-JOINER = "\u2060"  # stands between two hyphens or dashes, which would make a longer one
-
-ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{c: f"\\{c}" for c in "&%#_{}"},
-    "$": r"\ensuremath{\$}",  # outside of mathematics it needs a font that small installations lack
-    # These print as other characters in the default fonts or join into ligatures; "[" and "*" would be read as
-    # arguments of the line break before them.
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "[": "{[}",
-    "]": "{]}",
-    "*": "{*}",
-    "`": "{`}",
-    "'": "{'}",
-    EMPTY: "--",
-    JOINER: "{}",
-}
-
-MOST = 6  # columns side by side; a wider table goes on below
-MARKS = {1: r"\textbf{%s}", 2: r"\underline{%s}"}
-ARROWS = (r"$\uparrow$", r"$\downarrow$")
-
-HEAD = """\
-% Needs \\usepackage{booktabs} and, for \\cite, a bibliography with references.bib.
-% Written by benchmark.py: change the result files, not this table.
-"""
-
-
-def escape(text: str) -> str:
-    """Return text that pdflatex prints as it is; what its default fonts lack is printed as its code, ``U+4E2D``."""
-    return "".join(_character(c) for c in re.sub(f"([-{EMPTY}])(?=[-{EMPTY}])", rf"\1{JOINER}", " ".join(text.split())))
-
-
-def _character(c: str) -> str:
-    if c in ESCAPES:
-        return ESCAPES[c]
-    # Of the letters beyond ASCII, the default fonts have those of Latin-1 without the four of Icelandic.
-    plain = " " <= c <= "~" or ("\u00c0" <= c <= "\u00ff" and c not in "×÷ÐðÞþ")
-    return c if plain else f"U+{ord(c):04X}"
+from leaderboards.render.latex_grid import Grid, Panel
+from leaderboards.render.latex_text import escape
+from leaderboards.render.layout import GAP, LINE, PAPER, STRETCH, Page, panels, width
+from leaderboards.render.numbers import Style, rank_legend
 
 
 def to_latex(board: Board, style: Style | None = None) -> str:
-    """Return a ``table`` environment, to be read with ``\\input``."""
-    style = style or Style()
-    reasons = board.reasons()
-    panels = _panels(len(board.columns))
-    span = 1 + max((stop - start for start, stop in panels), default=0)
-    lines = [
-        r"\begin{table}[t]",
-        r"\centering",
-        rf"\caption{{{escape(board.title)}.}}",
-        rf"\label{{tab:{re.sub('[^A-Za-z0-9]', '-', board.name)}}}",  # a key, not text: only what is safe in one
-        r"\footnotesize" if span <= 5 else r"\scriptsize",  # six columns with intervals must fit into one text width
-        r"\setlength{\tabcolsep}{2.5pt}",
-    ]
-    for start, stop in panels:
-        lines += [r"\par\medskip"] if start else []
-        lines += _panel(board, style, reasons, start, stop)
-    notes = [rf"\textsuperscript{{{number}}}~{escape(reason)}" for reason, number in reasons.items()]
-    notes += [legend] if (legend := rank_legend(board, "Bold: ", "Underlined: ")) else []
-    notes += [escape(note) for note in board.footnotes]
-    if notes:
-        lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\scriptsize\raggedright"]
-        lines += ["\n\n".join(notes), r"\end{minipage}"]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    """Return a ``table`` environment, to be read with ``\\input``; what is longer than a page is a ``longtable``."""
+    return typeset(board, style, PAPER)
 
 
-def _panels(columns: int) -> list[tuple[int, int]]:
-    """Return (first, behind the last) column of each panel: as few as hold them all, and about equally wide."""
-    count = max(1, -(-columns // MOST))
-    edges = [columns * i // count for i in range(count + 1)]
-    return list(pairwise(edges))
+def typeset(board: Board, style: Style | None, page: Page) -> str:
+    """Return the table for pages of this size."""
+    grid, notes = Grid(board, style or Style()), _notes(board)
+    # As few panels as can be; with as many, the larger type.
+    size, ends = min(((size, _panels(grid, size, page)) for size in GAP), key=lambda found: len(found[1]))
+    parts = [grid.panel(start, stop, size) for start, stop in ends]
+
+    below = sum(math.ceil(width(note, page.notes) / page.width) for _, note in notes) * LINE[page.notes]
+    height = 50 + len(parts) * (15 + grid.lines() * (STRETCH[size] * LINE[size] + 0.7)) + below
+    label = re.sub("[^A-Za-z0-9]", "-", board.name)  # a key, not text: only what is safe in one
+    caption = rf"\caption{{{escape(board.title)}.}}\label{{tab:{label}}}"
+    settings = (
+        rf"\{size}\setlength{{\tabcolsep}}{{{GAP[size] / 2:g}pt}}\renewcommand{{\arraystretch}}{{{STRETCH[size]}}}"
+    )
+    foot = "\n\n".join((rf"\textsuperscript{{{number}}}~" if number else "") + escape(note) for number, note in notes)
+    foot = rf"\{page.notes}\raggedright\noindent" + "\n" + foot if foot else ""
+    if height > page.height:
+        return "\n".join(_longtable(caption, settings, parts, foot)) + "\n"
+    return "\n".join(_float(page.place, caption, settings, parts, foot)) + "\n"
 
 
-def _panel(board: Board, style: Style, reasons: Mapping[str, int], start: int, stop: int) -> list[str]:
-    """Return the lines of a ``tabular`` of all rows and some columns."""
-    span, columns = 1 + stop - start, board.columns[start:stop]
-    lines = [
-        rf"\begin{{tabular}}{{@{{}}{'l' * span}@{{}}}}",
-        r"\toprule",
-        " & " + " & ".join(escape(column.title) + arrow(column, *ARROWS) for column in columns) + r" \\",
-    ]
-    for block in board.blocks:
-        lines += [r"\midrule", rf"\multicolumn{{{span}}}{{@{{}}l}}{{\textit{{{escape(block.title)}}}}} \\"]
-        for row in block.rows:
-            label = (r"\quad " if row.nested else "") + escape(row.full_label)
-            label += rf"~\cite{{{row.citation}}}" if row.citation else ""
-            cells = []
-            for column, cell in zip(columns, row.cells[start:stop], strict=True):
-                number, interval = (_minus(part) for part in parts(cell, column, style))
-                number = MARKS.get(cell.rank, "%s") % number
-                note = rf"\textsuperscript{{{reasons[cell.note]}}}" if cell.note else ""
-                bracket = rf"\,{{\tiny {interval}}}" if interval else ""
-                cells.append(f"{number}{note}{bracket}")
-            lines.append(f"{label} & " + " & ".join(cells) + r" \\")
-    return [*lines, r"\bottomrule", r"\end{tabular}"]
+def _panels(grid: Grid, size: str, page: Page) -> list[tuple[int, int]]:
+    room = 0.98 * page.width - grid.label_width(size)  # the widths are estimates
+    return panels(grid.column_widths(size), room)
 
 
-def _minus(number: str) -> str:
-    return number.replace("-", "$-$").replace(EMPTY, "--")
+def _notes(board: Board) -> list[tuple[str, str]]:
+    """The text below a table: (number, reason) of cells, then what has no number."""
+    notes = [(str(number), reason) for reason, number in board.reasons().items()]
+    legend = rank_legend(board, "Bold: ", "Underlined: ")
+    return [*notes, *(("", note) for note in (legend, *board.footnotes) if note)]
+
+
+def _float(place: str, caption: str, settings: str, parts: Sequence[Panel], foot: str) -> list[str]:
+    lines = [rf"\begin{{table}}[{place}]", r"\centering", rf"{caption}\par\smallskip", settings]
+    for part in parts:
+        lines += [] if part is parts[0] else [r"\par\medskip"]
+        lines += [rf"\begin{{tabular}}{{{part.columns}}}", r"\toprule", part.heading, *part.body]
+        lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}", foot, r"\end{minipage}"] if foot else []
+    return [*lines, r"\end{table}"]
+
+
+def _longtable(caption: str, settings: str, parts: Sequence[Panel], foot: str) -> list[str]:
+    lines = [r"\begingroup", settings, r"\setlength{\LTcapwidth}{\linewidth}"]
+    for part in parts:
+        first = part is parts[0]
+        lines += [] if first else [r"\addtocounter{table}{-1}"]  # each longtable counts, but all parts are one table
+        lines += [rf"\begin{{longtable}}{{{part.columns}}}", *([rf"{caption} \\"] if first else [])]
+        # The title of the first block belongs to the heading, or the heading alone might end a page.
+        lines += [r"\toprule", part.heading, *part.body[:2], r"\endfirsthead"]
+        lines += [r"\toprule", part.heading, r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
+        lines += [*part.body[2:], r"\end{longtable}"]
+    lines += [foot, r"\par"] if foot else []
+    return [*lines, r"\endgroup"]

@@ -46,10 +46,12 @@ def _fixed(value: float, digits: int) -> str:
 
 
 def _magnitude(value: float, padded: bool) -> str:
-    """Three digits, or as many as stand before the point."""
+    """Three digits, or as many as stand before the point; a published number as it was published."""
+    if not padded:
+        return f"{value:g}"
     if 999.5 <= abs(value) < 1e6:
         return f"{value:.0f}"
-    return f"{value:#.3g}".removesuffix(".") if padded else f"{value:.3g}"
+    return f"{value:#.3g}".removesuffix(".")
 
 
 def _short(text: str) -> str:
@@ -68,4 +70,4 @@ def rank_legend(board: Board, best: str = "", second: str = "") -> str:
     if not board.has_rank(1):
         return ""
     seconds = f" {second}second of these." if board.has_rank(2) else ""
-    return f"{best}best of the published rows of its block, or of the measured rows of its block with equal protocol.{seconds}"
+    return f"{best}best of the published rows of its block, or of the measured rows of its block with equal protocol; by value, though intervals may overlap.{seconds}"

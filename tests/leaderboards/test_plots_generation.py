@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from synthetic import STEPS, GenerationResult, generation_result, generation_rows, pictures, row
 
+from evaluators.measurement import Measurement
 from leaderboards import write_plots
 from leaderboards.plots import generation as plots
 from leaderboards.plots.style import GAP, HEAD, MARGIN, SHEET, fitting, image_sheets, tile
@@ -127,6 +128,72 @@ def test_an_interval_that_reaches_zero_does_not_stretch_the_axis() -> None:
     assert plots.step_curves(negative).axes[0].get_yscale() == "linear"
 
 
+def timed(system: str, metric: str, value: float, seconds: float, **more: object) -> Measurement:
+    about = {"provenance": {"fingerprint": {"device": "cuda"}}} | more
+    return row(system, metric, value, protocol={"seconds_per_image": seconds}, **about)
+
+
+def bars(axis: object) -> list[tuple[float, float, float]]:
+    """(x, low, high) of every bar."""
+    return [(*s[0], s[1][1]) for lines in axis.collections for s in lines.get_segments() if len(s)]  # type: ignore[attr-defined]
+
+
+def test_costs_have_a_curve_with_bars_and_steps_and_a_point_for_other_systems() -> None:
+    rows = [timed("vaebm", "fid", 40 - k, 0.1 * k, role="diagnostic", variant=f"steps={k}") for k in (8, 2, 0, 4)]
+    rows += [timed("vaebm", "fid", 33.0, 0.5), timed("glow", "fid", 60.0, 0.02), row("mine", "fid", 9.0)]
+    rows += [timed("glow", "authenticity", 0.7, 0.02), row("test images", "fid", 3.0, role="control")]
+    rows += [timed("glow", "fid", 61.0, 0.03, role="diagnostic", variant="another")]
+    (axis,) = plots.cost_curves(rows).axes  # authenticity is no quality
+    curve, point, floor = axis.lines
+    np.testing.assert_allclose(curve.get_xdata(), [0.2, 0.4, 0.8])  # no steps, no time: no place on the axis
+    np.testing.assert_allclose(curve.get_ydata(), [38, 36, 32])  # the headline number is one of these
+    assert (list(point.get_xdata()), list(point.get_ydata())) == ([0.02], [60.0])
+    assert (point.get_linestyle(), point.get_marker() != curve.get_marker()) == (
+        "None",
+        True,
+    )  # told apart without colour
+    assert (floor.get_ydata()[0], floor.get_linestyle(), floor.get_label()) == (3.0, "--", "test images")
+    expected = [(x, y * 0.97, y * 1.03) for x, y in ((0.2, 38), (0.4, 36), (0.8, 32), (0.02, 60))]
+    np.testing.assert_allclose(bars(axis), expected)
+    assert [(text.get_text(), text.xy[0]) for text in axis.texts] == [("2", 0.2), ("4", 0.4), ("8", 0.8)]
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("seconds per image", "FID (lower is better)")
+    assert axis.get_xlim()[0] < 0.02 < 0.8 < axis.get_xlim()[1]
+    legend = axis.figure.legends[0]
+    shown = ["VAEBM (mini) on cuda", "Glow on cuda", "test images"]
+    assert [text.get_text() for text in legend.get_texts()] == shown
+    assert legend.get_title().get_text() == "numbers at points: Langevin steps"
+
+
+def test_without_seconds_there_is_no_plot_of_costs() -> None:
+    assert plots.cost_curves([r for r in generation_rows() if not r.variant]).axes == []
+    assert plots.cost_curves([timed("glow", "fid", 60.0, 0.0)]).axes == []
+    alone = plots.cost_curves([timed("glow", "fid", 60.0, 0.02, provenance={})])
+    assert [text.get_text() for text in alone.legends[0].get_texts()] == ["Glow"]
+    assert alone.legends[0].get_title().get_text() == ""
+
+
+def test_costs_of_each_seed_and_metric_are_apart_and_close_points_share_labels() -> None:
+    rows = [
+        timed("vaebm", metric, 5.0 + k, 0.1 + 0.01 * k, role="diagnostic", variant=f"steps={k}", seed=seed)
+        for metric in ("kid", "is")
+        for seed in (0, 1)
+        for k in range(40)
+    ]
+    figure = plots.cost_curves(rows)
+    assert [axis.get_ylabel() for axis in figure.axes] == ["IS (higher is better)", "KID (lower is better)"]
+    assert [len(axis.lines) for axis in figure.axes] == [2, 2]
+    assert all(4 <= len(axis.texts) / 2 <= 10 for axis in figure.axes)
+    negative = [replace(r, value=-0.001, low=-0.002) for r in rows if r.metric == "kid"]
+    assert plots.cost_curves(negative).axes[0].get_yscale() == "linear"
+
+
+def test_steps_at_the_axis_keep_apart() -> None:
+    steps = (0, 1, 2, 4, 8, 12, 16, 24, 32)
+    rows = [row("vaebm", "fid", 5.0, role="diagnostic", variant=f"steps={k}") for k in steps]
+    assert list(plots.step_curves(rows).axes[0].get_xticks()) == [0, 1, 2, 4, 8, 16, 32]
+
+
 def test_every_system_data_set_and_seed_has_its_line() -> None:
     point = lambda name, seed, steps: row(
         name, "fid", 5.0 + steps, role="diagnostic", variant=f"steps={steps}", seed=seed, dataset="celeba64"
@@ -145,15 +212,17 @@ def test_every_system_data_set_and_seed_has_its_line() -> None:
 
 
 def test_files_have_something_on_them_and_are_the_same_each_time(tmp_path: Path) -> None:
-    paths = write_plots("generation", generation_result(), tmp_path / "a")
-    names = ["generation_samples.png", "generation_neighbours.png", "generation_steps.png"]
-    assert [path.name for path in paths] == names
-    for path in paths:
-        pixels = np.asarray(Image.open(path).convert("L"))
-        assert len(np.unique(pixels)) > 30
+    made = write_plots("generation", generation_result(), tmp_path / "a", pdf=True)
+    names = [f"generation_{what}" for what in ("samples", "neighbours", "steps", "costs")]
+    assert [path.name for path in made] == [f"{name}.{ending}" for name in names for ending in ("png", "pdf")]
+    for path in made:
+        if path.suffix == ".png":
+            assert len(np.unique(np.asarray(Image.open(path).convert("L")))) > 30
+        else:
+            assert path.read_bytes().startswith(b"%PDF")
     again = write_plots("generation", generation_result(), tmp_path / "b", pdf=True)
-    assert [p.read_bytes() for p in again if p.suffix == ".png"] == [p.read_bytes() for p in paths]
-    assert sum(path.read_bytes().startswith(b"%PDF") for path in again) == 3
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in made]
+    assert [path.suffix for path in write_plots("generation", generation_result(), tmp_path / "c")] == [".png"] * 4
 
 
 def test_nothing_to_draw_writes_nothing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from scipy.stats import binom
 from synthetic import ModesResult, modes_result
 
+from evaluators.measurement import Measurement
 from leaderboards import write_plots
 from leaderboards.plots import modes as plots
 
@@ -76,8 +77,8 @@ def test_without_a_true_density_the_largest_value_ends_the_scale() -> None:
     assert any(axis.get_xlabel() == "0 samples" for axis in figure.axes)
 
 
-def test_files_have_something_on_them(tmp_path: Path) -> None:
-    paths = write_plots("modes", modes_result(), tmp_path, pdf=True)
+def test_files_have_something_on_them_and_are_the_same_each_time(tmp_path: Path) -> None:
+    paths = write_plots("modes", modes_result(), tmp_path / "a", pdf=True)
     assert sorted(path.name for path in paths if path.suffix == ".png") == [
         *("modes_counts.png", "modes_densities.png", "modes_samples.png")
     ]
@@ -85,4 +86,19 @@ def test_files_have_something_on_them(tmp_path: Path) -> None:
         if path.suffix == ".png":
             pixels = np.asarray(Image.open(path).convert("L"))
             assert len(np.unique(pixels)) > 30
+    again = write_plots("modes", modes_result(), tmp_path / "b", pdf=True)
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
     assert write_plots("modes", ModesResult(), tmp_path / "none") == []
+
+
+def test_curves_over_steps_and_seconds_are_drawn_where_they_were_measured(tmp_path: Path) -> None:
+    told = [{"steps": k, "seconds_per_image": 0.1 * k} for k in (2, 4)]
+    about = {"role": "diagnostic", "size": "mini", "seed": 0}
+    rows = [
+        Measurement(
+            "modes", "vaebm", "stacked_mnist", "kl", 1.0, 0.9, 1.1, variant=f"steps={p['steps']}", protocol=p, **about
+        )
+        for p in told
+    ]
+    made = write_plots("modes", ModesResult(rows), tmp_path)
+    assert [path.name for path in made] == ["modes_steps.png", "modes_costs.png"]

@@ -96,6 +96,8 @@ def test_files_are_pngs_the_same_each_time_and_pdfs_on_request(
     again = write_plots("ood", result_of(scores, rows), tmp_path / "b", pdf=True)
     assert [p.read_bytes() for p in again if p.suffix == ".png"] == [p.read_bytes() for p in paths]
     assert sum(path.read_bytes().startswith(b"%PDF") for path in again) == 3
+    third = write_plots("ood", result_of(scores, rows), tmp_path / "c", pdf=True)
+    assert [path.read_bytes() for path in third] == [path.read_bytes() for path in again]
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -110,12 +112,47 @@ def test_a_folder_that_cannot_be_written_is_named(scores: dict[str, dict[str, np
         write_plots("ood", result_of(scores, []), tmp_path / "file")
 
 
-def test_the_panels_of_many_systems_overlap_neither_each_other_nor_the_edge() -> None:
+@pytest.mark.parametrize("name", ["system {}", "a system with a long name, number {}"])
+def test_the_panels_of_many_systems_overlap_neither_each_other_nor_the_edge(name: str) -> None:
     rng = np.random.default_rng(0)
     sets = ("cifar10", "svhn", "cifar10_interp", "cifar100", "celeba")
-    figure = plots.roc_curves({f"system {i}": {name: rng.normal(size=20) for name in sets} for i in range(9)})
+    made = {name.format(i): {each: rng.normal(size=20) for each in sets} for i in range(9)}
+    figure = plots.roc_curves(made)
     figure.draw_without_rendering()
     boxes = [axis.get_tightbbox() for axis in figure.axes]
     for i, box in enumerate(boxes):
         assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
         assert not any(box.overlaps(other) for other in boxes[:i])
+    for axis in figure.axes:
+        box = axis.get_window_extent()
+        assert 0.85 < box.width / box.height < 1.15  # nearly square
+
+
+def test_long_numbers_below_histograms_keep_apart() -> None:
+    spans = {"a": (-11000, -3800), "b": (-130000, -21000), "c": (0.0011, 0.0018)}
+    made = {name: {"cifar10": np.linspace(*ends, 300), "svhn": np.linspace(*ends, 200)} for name, ends in spans.items()}
+    figure = plots.score_histograms(made)
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        labels = [text.get_window_extent() for text in axis.get_xticklabels() if text.get_text()]
+        inside = [box for box in labels if axis.bbox.x0 <= (box.x0 + box.x1) / 2 <= axis.bbox.x1]
+        assert len(inside) > 2
+        assert not any(a.overlaps(b) for i, a in enumerate(inside) for b in inside[:i])
+
+
+def test_every_set_of_a_histogram_holds_all_its_scores(scores: dict[str, dict[str, np.ndarray]]) -> None:
+    axis = plots.score_histograms(scores, bins=20).axes[0]
+    filled = axis.patches[:20]
+    width = filled[0].get_width()
+    assert sum(patch.get_height() * width for patch in filled) == pytest.approx(1)
+    assert len(axis.patches) == 20 + 3  # an outline per set
+
+
+def test_coefficient_curves_have_the_95_percent_band(rows: list[Measurement]) -> None:
+    axis = plots.coefficient_curves(rows).axes[0]
+    assert len(axis.lines) == 5 + 2  # sets, chance, c = 1
+    band = axis.collections[0].get_paths()[0].vertices
+    (y,) = {line.get_ydata()[3] for line in axis.lines[:1]}
+    at_one = band[np.isclose(band[:, 0], 1.0), 1]
+    assert (at_one.min(), at_one.max()) == pytest.approx((y - 0.0152, y + 0.0152))
