@@ -286,7 +286,9 @@ class _Space:
         protocol: dict[str, Any] = dict(self.extractor.protocol) if described else {"features": self.name}
         protocol |= {**quality.protocol, "sampling": drawn.sampling}
         if drawn.steps is not None:
-            protocol |= {"steps": drawn.steps, "seconds_per_image": drawn.seconds}
+            protocol |= {"steps": drawn.steps}
+        if drawn.steps is not None or drawn.seconds:
+            protocol |= {"seconds_per_image": drawn.seconds}
         return drawing.row(
             GenerationSuite.name,
             drawn,

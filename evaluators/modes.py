@@ -173,7 +173,9 @@ def _coverage_rows(
     sure = Estimate(mean, max(0.0, mean - error), min(1.0, mean + error))
     about = {**protocol, "sampling": drawn.sampling, "kl_floor": coverage.kl_floor}
     if drawn.steps is not None:
-        about |= {"steps": drawn.steps, "seconds_per_image": drawn.seconds}
+        about |= {"steps": drawn.steps}
+    if drawn.steps is not None or drawn.seconds:
+        about |= {"seconds_per_image": drawn.seconds}
     rows = [
         _row(drawn, "modes", coverage.modes, n, seed, about, role=role),
         _row(drawn, "kl", coverage.kl, n, seed, about, role=role),

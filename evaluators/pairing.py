@@ -59,8 +59,8 @@ def correlations(a: RunScores, b: RunScores, in_dist: str) -> dict[tuple[str, st
     Args:
         in_dist: name of the in-distribution set.
     """
-    found = {}
-    for system in a.keys() & b.keys():
+    found: dict[tuple[str, str], float] = {}
+    for system in sorted(a.keys() & b.keys()):
         first, second = a[system], b[system]
         alike = {name for name in first.keys() & second.keys() if len(first[name]) == len(second[name]) > 1}
         if in_dist not in alike:

@@ -14,12 +14,17 @@ Run = tuple[Path, Results]  # a result file and its content
 SCORES_FILE = "ood_scores.npz"  # beside a result file of the OOD suite
 
 
-def read_baseline(path: Path) -> Results:
+def read_baseline(path: Path, written: Iterable[Path] = ()) -> Results:
     """Read a stored run.
 
+    Args:
+        written: the result files of the run that is to be compared with it; none of them can be its own baseline.
+
     Raises:
-        UserError: it is not there, cut off, edited, of a newer version, or no result file.
+        UserError: it is not there, cut off, edited, of a newer version, or no result file; or it is one of ``written``.
     """
+    if path.resolve() in {file.resolve() for file in written}:
+        raise UserError(f"--check {path}: found the run's own file; needed a stored one, elsewhere than in --out")
     if not path.exists():
         raise UserError(f"--check {path}: no such file; store the present run as the baseline with --update-baseline")
     try:

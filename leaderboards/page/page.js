@@ -1,8 +1,13 @@
 "use strict";
 
-// The theme is set before the first paint; everything else waits for the document.
+// Theme and layout are decided before the first paint; everything else waits for the document.
 const root = document.documentElement;
 root.classList.add("js");
+// A visit that begins at the top need not wait for the layout of what is below; one that begins elsewhere must know its place.
+if (!location.hash && performance.getEntriesByType("navigation")[0]?.type === "navigate") {
+  root.classList.add("loading");
+  addEventListener("load", () => setTimeout(() => root.classList.remove("loading")));
+}
 const stored = {
   get() { try { return localStorage.getItem("theme"); } catch { return null; } },
   set(theme) { try { localStorage.setItem("theme", theme); } catch { /* a file without storage forgets it */ } },

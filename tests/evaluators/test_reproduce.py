@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 import benchmark
 from evaluators import SUITES
+from evaluators.differences import ROUNDING, differences
 from evaluators.features.summary import FeatureSummary
 from evaluators.measurement import Measurement
 from evaluators.quality import Reference, measure_quality
-from evaluators.reproduce import MACHINE, PLACES, ROUNDING, deciding_options, differences, report, stored_options
+from evaluators.reproduce import MACHINE, PLACES, deciding_options, report, stored_options
 from evaluators.result_file import Results, read_results, write_results
 from evaluators.suite import destination
 from leaderboards import cli

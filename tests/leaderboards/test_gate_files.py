@@ -218,8 +218,12 @@ def test_a_missing_baseline_says_how_to_make_one(runs: list[Run], tmp_path: Path
 
 
 def test_a_run_is_no_baseline_for_itself(runs: list[Run], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="found the run itself"):
+    with pytest.raises(UserError, match="found the run's own file"):
         check(runs, runs[0][0].parent / ".." / "results" / "ood.json", tmp_path / "out")
+    # Asked before anything is measured, it is not overwritten first.
+    with pytest.raises(UserError, match="elsewhere than in --out"):
+        read_baseline(runs[0][0], [tmp_path / "results" / "ood.json"])
+    assert read_baseline(runs[0][0], [tmp_path / "elsewhere" / "ood.json"]).suite == "ood"
 
 
 def test_results_of_version_1_can_be_a_baseline(runs: list[Run], tmp_path: Path) -> None:

@@ -462,11 +462,43 @@ def test_print_shows_tables_and_no_controls(visit: Visit) -> None:
     assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(254, 254, 252)"
 
 
-def test_less_motion_where_it_is_asked_for(browser: Any, site: Path) -> None:
-    for asked, found in (("reduce", "auto"), ("no-preference", "smooth")):
-        visit = Visit(browser, site, reduced_motion=asked)
-        assert visit.page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == found
-        visit.close()
+def test_nothing_moves_by_itself(visit: Visit) -> None:
+    still = "s => s.scrollBehavior === 'auto' && s.transitionDuration === '0s' && s.animationName === 'none'"
+    moving = f"nodes => nodes.map(node => getComputedStyle(node)).filter(s => !({still})(s)).length"
+    assert visit.page.eval_on_selector_all("html, body, body *:not(td, tr)", moving) == 0
+
+
+def test_links_and_focus_bring_their_target_into_view(visit: Visit) -> None:
+    below = visit.page.locator(".bar").evaluate("node => node.getBoundingClientRect().height")
+    inside = lambda box: below <= box["y"] < DESKTOP["height"] - box["height"]
+    for link in visit.page.locator("nav a").all():
+        link.click()
+        target = visit.page.locator(link.get_attribute("href"))
+        visit.until(lambda target=target: inside(target.bounding_box()))  # type: ignore[misc]
+    for table in ("#table-modes", "#table-ood-coefficient", "#table-generation-net"):
+        visit.page.focus(f"{table} + .scroll thead [tabindex='0']")
+        visit.press("End", "Control+End")
+        visit.until(lambda: inside(visit.page.locator("td:focus").bounding_box()))
+        visit.press("PageUp", "PageUp")
+        visit.until(lambda: inside(visit.page.locator(":focus").bounding_box()))
+
+
+def test_a_link_to_a_table_and_a_reload_keep_their_place(browser: Any, site: Path) -> None:
+    page = browser.new_page(viewport=DESKTOP)
+    top = lambda: page.locator("#table-modes").bounding_box()["y"]
+    page.goto(f"{site.as_uri()}#table-modes")
+    page.wait_for_timeout(SETTLE)
+    assert 50 < top() < 300
+    page.goto(f"{site.as_uri()}?")  # without the place
+    page.wait_for_timeout(SETTLE)
+    assert top() > DESKTOP["height"]
+    page.locator("#table-modes").evaluate("node => node.scrollIntoView()")
+    page.wait_for_timeout(SETTLE)
+    before = top()
+    page.reload()
+    page.wait_for_timeout(SETTLE)
+    assert top() == pytest.approx(before, abs=2)
+    page.close()
 
 
 def test_no_name_runs(visit: Visit) -> None:
