@@ -29,11 +29,11 @@ __all__ = [
 
 # Suite -> "module:function", read when it is asked for.
 BOARDS = {
-    "ood": "leaderboards.ood:ood_boards",
-    "generation": "leaderboards.generation:generation_boards",
-    "modes": "leaderboards.modes:modes_boards",
-    "ablation": "leaderboards.ablation:ablation_boards",
-    "speed": "leaderboards.speed:speed_boards",
+    "ood": "leaderboards.tables.ood:ood_boards",
+    "generation": "leaderboards.tables.generation:generation_boards",
+    "modes": "leaderboards.tables.modes:modes_boards",
+    "ablation": "leaderboards.tables.ablation:ablation_boards",
+    "speed": "leaderboards.tables.speed:speed_boards",
 }
 COLUMNS_ARE_SETS = ("ood",)  # the columns of all other tables are metrics
 PLOTS = {
@@ -76,7 +76,7 @@ def _suite_boards(suite: str, rows: Sequence[Measurement], published: Sequence[M
         return []
     if suite in BOARDS:
         return _function(BOARDS[suite])(rows, published)
-    from leaderboards.metric_board import metric_board
+    from leaderboards.tables.metric_board import metric_board
 
     datasets = dict.fromkeys(row.dataset for row in rows)
     return [metric_board(f"{suite}_{d}", f"{suite}: {d}", [row for row in rows if row.dataset == d]) for d in datasets]

@@ -38,7 +38,8 @@ BUNDLED = [name for name in SYSTEMS if (card := read_card(name)) and "cifar10" i
 TERMS = {"vaebm": ("log_p", "neg_energy")}
 CONTROLS = {"high_pass_energy", "total_variation", "pixel_std", "codec_bytes"}
 SMALL = ("--suite", "ood", "--systems", "glow", "--ood", "svhn", "--num-images", "20", "--no-progress")
-FILES = {"ood_standalone.tex", "ood_tables.json", "ood.bib", "index.html", "history.db", "ood.json", "ood.md", "ood.csv", "ood.tex", "ood_scores.npz", "ood_histograms.png", "ood_roc.png"}
+TABLES = {"ood.md", "ood.csv", "ood.tex", "ood_standalone.tex", "ood_tables.json", "ood.bib", "index.html"}
+FILES = TABLES | {"history.db", "ood.json", "ood_scores.npz", "ood_histograms.png", "ood_roc.png"}
 
 
 @dataclass(frozen=True)

@@ -539,7 +539,9 @@ def test_take_refuses_what_is_no_text(checkout: Path, tmp_path: Path) -> None:
         update_docs.main(["--take", str(tmp_path / "plot.png")])
 
 
-@pytest.mark.parametrize("word", ["vaebm=/Users/me/vaebm.safetensors", "/Users/me/a.npz", "vaebm=a.pt,/b/EBM.pth", "~/a"])
+@pytest.mark.parametrize(
+    "word", ["vaebm=/Users/me/vaebm.safetensors", "/Users/me/a.npz", "vaebm=a.pt,/b/EBM.pth", "~/a"]
+)
 def test_take_refuses_a_command_that_names_places(checkout: Path, tmp_path: Path, word: str) -> None:
     run_folder = finished_run(tmp_path / "run", command=f"python benchmark.py --checkpoint {word}")
     with pytest.raises(UserError, match=r"its command names .*needed a path below the repository"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from evaluators.measurement import Measurement
 from evaluators.result_file import Results
 from leaderboards import names
-from leaderboards.steps import on_curve
+from leaderboards.tables.steps import on_curve
 
 # File without its ending -> (caption, text for those who do not see it).
 KNOWN = {

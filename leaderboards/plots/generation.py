@@ -26,7 +26,7 @@ from leaderboards.plots.style import (
     tile,
     write_figures,
 )
-from leaderboards.steps import SECONDS, on_curve, steps_of
+from leaderboards.tables.steps import SECONDS, on_curve, steps_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

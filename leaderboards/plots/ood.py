@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from evaluators.measurement import Measurement
 from leaderboards import names
 from leaderboards.names import system_label
-from leaderboards.ood import coefficient
 from leaderboards.plots.style import PANEL, STYLE, look, panels, shared_legend, write_figures
+from leaderboards.tables.ood import coefficient
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -70,4 +70,5 @@ def rank_legend(board: Board, best: str = "", second: str = "") -> str:
     if not board.has_rank(1):
         return ""
     seconds = f" {second}second of these." if board.has_rank(2) else ""
-    return f"{best}best of the published rows of its block, or of the measured rows of its block with equal protocol; by value, though intervals may overlap.{seconds}"
+    like = "the published rows of its block, or of the measured rows of its block with equal protocol"
+    return f"{best}best of {like}; by value, though intervals may overlap.{seconds}"

@@ -9,8 +9,14 @@ import pytest
 from evaluators.measurement import Measurement
 from leaderboards import build_boards
 from leaderboards.board import Board, Cell, Row
-from leaderboards.footnotes import Entry, describe_differences, describe_images, describe_origins, describe_scores
 from leaderboards.published import read_published
+from leaderboards.tables.footnotes import (
+    Entry,
+    describe_differences,
+    describe_images,
+    describe_origins,
+    describe_scores,
+)
 from vaebm.errors import UserError
 
 
@@ -306,7 +312,9 @@ def test_another_packages_suite_is_printed_with_a_column_per_metric() -> None:
 
 
 def test_importing_leaderboards_loads_neither_matplotlib_nor_pandas_nor_torch() -> None:
-    code = "import sys, leaderboards, leaderboards.ood, leaderboards.generation, leaderboards.modes,"
+    code = (
+        "import sys, leaderboards, leaderboards.tables.ood, leaderboards.tables.generation, leaderboards.tables.modes,"
+    )
     code += " leaderboards.plots.ood, leaderboards.plots.generation, leaderboards.plots.modes; print([m for m in ('matplotlib', 'pandas',"
     code += " 'seaborn', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -39,7 +39,7 @@ def test_different_systems_share_a_table(rows: list[Measurement]) -> None:
         lambda row: replace(row, protocol=row.protocol | {"resize": "nearest"}),
     ],
 )
-def test_a_system_of_two_minds_gets_a_row_per_run(rows: list[Measurement], change) -> None:  # noqa: ANN001
+def test_a_system_of_two_minds_gets_a_row_per_run(rows: list[Measurement], change) -> None:
     other = [change(row) if row.system == "vaebm" and row.value is not None else row for row in rows]
     found = labels(merge([run("x/a/ood.json", rows), run("x/b/ood.json", other)]))
     assert "VAEBM (measured, mini, a)" in found

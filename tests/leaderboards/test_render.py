@@ -93,8 +93,8 @@ def latex_cells(board: Board, style: Style | None = None, page: Page = PAPER) ->
 
 
 def rounded(text: str, column: Column, origin: str, style: Style) -> str:
-    """Round a number of the CSV file, in decimal arithmetic: as many digits behind the point as the style says, or three in all; a published
-    magnitude is printed as it was published."""
+    """Round a number of the CSV file, in decimal arithmetic: as many digits behind the point as the style says, or three in all; not so
+    a published magnitude, which is printed as it was published."""
     if not text:
         return ""
     value = Decimal(float(text))

@@ -1,11 +1,11 @@
 """What of the tables is shown: --rows, --columns, --published, --measured."""
 
 import pytest
+from synthetic import generation_rows, modes_rows
 
 from evaluators.measurement import Measurement
 from leaderboards import Selection, build_boards
 from leaderboards.board import Board
-from synthetic import generation_rows, modes_rows
 from vaebm.errors import UserError
 
 

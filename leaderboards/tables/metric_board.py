@@ -6,7 +6,9 @@ from dataclasses import replace
 from evaluators.measurement import Measurement
 from leaderboards import names
 from leaderboards.board import Block, Board, Cell, Column, Row, drop_empty
-from leaderboards.footnotes import (
+from leaderboards.metrics import in_order, metric_column, metric_of
+from leaderboards.published import Deviation, read_deviations
+from leaderboards.tables.footnotes import (
     Entry,
     describe_controls,
     describe_differences,
@@ -15,9 +17,7 @@ from leaderboards.footnotes import (
     describe_published,
     describe_sampling,
 )
-from leaderboards.metrics import in_order, metric_column, metric_of
-from leaderboards.published import Deviation, read_deviations
-from leaderboards.rows import Placed, beside, measured_rows
+from leaderboards.tables.rows import Placed, beside, measured_rows
 
 NOT_PUBLISHED = "Not in published.csv: the paper gives no number, or none that could be verified."
 NEVER_RANK = (

@@ -6,9 +6,9 @@ from dataclasses import replace
 from evaluators.measurement import Measurement
 from leaderboards import names
 from leaderboards.board import Block, Board, drop_empty
-from leaderboards.metric_board import describe_measured
 from leaderboards.metrics import in_order, metric_column
-from leaderboards.rows import Placed, ladder, measured_rows
+from leaderboards.tables.metric_board import describe_measured
+from leaderboards.tables.rows import Placed, ladder, measured_rows
 from vaebm.errors import UserError
 
 STEPS = "steps="

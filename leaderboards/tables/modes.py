@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from evaluators.measurement import Measurement
 from leaderboards import names
 from leaderboards.board import Board
-from leaderboards.metric_board import metric_board, table_title
-from leaderboards.steps import on_curve, steps_board
+from leaderboards.tables.metric_board import metric_board, table_title
+from leaderboards.tables.steps import on_curve, steps_board
 
 PAPER_SET = "stacked_mnist"
 TITLES = {

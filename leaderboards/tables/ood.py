@@ -6,7 +6,7 @@ from dataclasses import replace
 from evaluators.measurement import Measurement
 from leaderboards import names
 from leaderboards.board import Block, Board, Cell, Column, Row, drop_empty
-from leaderboards.footnotes import (
+from leaderboards.tables.footnotes import (
     Entry,
     describe_differences,
     describe_images,
@@ -15,7 +15,7 @@ from leaderboards.footnotes import (
     describe_published,
     describe_scores,
 )
-from leaderboards.rows import Placed, beside, ladder, measured_rows
+from leaderboards.tables.rows import Placed, beside, ladder, measured_rows
 from vaebm.errors import UserError
 
 PAPER_SETS = ("svhn", "cifar10_interp", "cifar100", "celeba")

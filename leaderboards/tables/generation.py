@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from evaluators.measurement import Measurement
 from leaderboards import names
 from leaderboards.board import Board
-from leaderboards.metric_board import metric_board, table_title
 from leaderboards.metrics import INCEPTION, split_metric
-from leaderboards.steps import on_curve, steps_board
+from leaderboards.tables.metric_board import metric_board, table_title
+from leaderboards.tables.steps import on_curve, steps_board
 
 PAPER_SET = "cifar10"  # of the paper's first table
 PAPER_METRICS = ("is", "fid")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from evaluators.measurement import Measurement
 from leaderboards.board import Board
-from leaderboards.metric_board import metric_board
+from leaderboards.tables.metric_board import metric_board
 
 TITANS = "Published seconds were measured on one Titan RTX: only the ratio says something about another machine."
 

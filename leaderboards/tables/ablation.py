@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from evaluators.measurement import Measurement
 from leaderboards.board import Board
-from leaderboards.metric_board import metric_board, table_title
+from leaderboards.tables.metric_board import metric_board, table_title
 
 SMALLER = (
     "Table 4 is of a smaller model than Table 1, where VAEBM has another FID; its rows compare with each other only."
