@@ -90,6 +90,10 @@ def chosen_task(options: Any) -> str:
             "--update-baseline: found no --check; needed --check baseline.json, the file to store the run in"
         )
     options.out = options.out or (JOINED if tasks[0] == "--board" else OUT)
+    if options.check and options.check.resolve().parent == options.out.resolve():
+        raise UserError(
+            f"--check {options.check}: found it in --out {options.out}, where runs are written; needed it elsewhere"
+        )
     if options.check and not options.update_baseline:
         gate.read_baseline(options.check)  # nothing is measured for a baseline that cannot be read
     return tasks[0]

@@ -191,6 +191,14 @@ def _with_rows(results, rows):
     return replace(results, rows=rows)
 
 
+def test_a_baseline_does_not_lie_where_runs_are_written(
+    finished: Path, call: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    shutil.copy(finished / "ood.json", tmp_path)
+    refused(call(*SMALL, "--out", tmp_path, "--check", tmp_path / "ood.json"), "ood.json", "--out")
+    assert (tmp_path / "ood.json").read_bytes() == (finished / "ood.json").read_bytes()
+
+
 # --- history ---------------------------------------------------------------------------------------------------------
 
 
@@ -225,6 +233,7 @@ def test_history_lists_runs(finished: Path, call: Callable[..., tuple[int, str, 
         (("--curves", "nowhere"), ("nowhere",)),
         (("--reproduce", "nowhere.json"), ("nowhere.json",)),
         (("--check", "baseline.json"), ("--suite",)),
+        (("--suite", "ood", "--check", "baseline.json"), ("--update-baseline",)),
     ],
 )
 def test_contradictions_are_named(
