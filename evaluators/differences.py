@@ -238,8 +238,9 @@ def _number(row: Measurement | None) -> str:
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    from tabulate import tabulate
+
+    return tabulate(table, tablefmt="plain", disable_numparse=True).splitlines()
 
 
 def _brief(value: Any) -> str:

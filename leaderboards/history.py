@@ -10,7 +10,7 @@ from evaluators.result_file import Results
 from leaderboards import history_store as store
 from leaderboards.history_store import Entry
 from leaderboards.names import system_label
-from leaderboards.render.terminal import SUPERSCRIPTS
+from leaderboards.render.terminal import SUPERSCRIPTS, plain
 from vaebm.errors import UserError, did_you_mean
 
 __all__ = ["FILE", "Entry", "Line", "append", "compared", "differences", "render", "show"]
@@ -125,12 +125,12 @@ def _table(lines: Sequence[Line]) -> str:
     for i, cells in enumerate(zip(*told.values(), strict=True)):
         if i and entries[i].set != entries[i - 1].set:
             rows.append(SEPARATING_LINE)
-        rows.append([_plain(cell) for cell in cells])
+        rows.append([plain(cell) for cell in cells])
     right = ["right" if name in ("n", "value", "seed") else "left" for name in told]
     text = tabulate(rows, list(told), tablefmt="simple", disable_numparse=True, colalign=right)
     title = f"{system_label(entries[0].system)}: {entries[0].metric}"
     marks = [f"{_mark(number)} against the line above: {'; '.join(changed)}" for changed, number in notes.items()]
-    return "\n".join(line.rstrip() for line in [_plain(title), *text.splitlines(), *map(_plain, marks)]) + "\n"
+    return "\n".join(line.rstrip() for line in [plain(title), *text.splitlines(), *map(plain, marks)]) + "\n"
 
 
 def _settings(entry: Entry) -> dict[str, Any]:
@@ -166,8 +166,3 @@ def _interval(entry: Entry) -> str:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
-
-
-def _plain(text: str) -> str:
-    """A name must not move the cursor or colour the screen."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)

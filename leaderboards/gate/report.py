@@ -10,6 +10,7 @@ from evaluators.measurement import Measurement
 from leaderboards.gate.comparison import Comparison, Outcome
 from leaderboards.gate.statistics import ALPHA
 from leaderboards.render.markdown import escape
+from leaderboards.render.terminal import plain
 
 COLUMNS = ("system", "set", "metric", "baseline", "run", "change", "tolerance", "verdict")
 DECIDED = (Outcome.REGRESSED, Outcome.IMPROVED, Outcome.NOISE, Outcome.EQUAL)
@@ -84,7 +85,7 @@ class Report:
 
 def to_text(report: Report) -> str:
     """Return the table of what moved and the verdict as aligned text."""
-    lines = [f"Compared with {_printable(report.baseline)}:"]
+    lines = [f"Compared with {plain(report.baseline)}:"]
     if moved := report.moved():
         lines += ["", *_aligned([COLUMNS, *(_line(cell, _LONGEST) for cell in moved)])]
     if silent := report.not_judged():
@@ -93,7 +94,7 @@ def to_text(report: Report) -> str:
         )
         lines += ["", *shown]
         lines += [f"... and {len(silent) - _SHOWN} more in check.md"] if len(silent) > _SHOWN else []
-    lines += ["", *map(_printable, _notes(report)), report.verdict]
+    lines += ["", *map(plain, _notes(report)), report.verdict]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -194,20 +195,14 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Iterator[st
         yield "| " + " | ".join(map(escape, line)) + " |"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    plain = [[_printable(cell) for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*plain, strict=True)]
-    for line in plain:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    from tabulate import tabulate
+
+    return tabulate([list(map(plain, line)) for line in lines], tablefmt="plain", disable_numparse=True).splitlines()
 
 
 def _shortened(text: str, longest: int) -> str:
     return f"{text[: longest - 1]}…" if 0 < longest < len(text) else text
-
-
-def _printable(text: str) -> str:
-    """Without control characters: a name must not move the cursor or colour the screen."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _number(count: int, noun: str) -> str:

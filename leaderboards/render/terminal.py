@@ -20,7 +20,7 @@ def to_text(board: Board, style: Style | None = None, width: int = 120) -> str:
     label_width = max([len(label) for label, cells in zip(labels, grid, strict=True) if label and cells], default=0)
     widths = [max(len(line[i]) for line in grid if line) for i in range(len(board.columns))]
 
-    lines = [*textwrap.wrap(_plain(board.title), width)]
+    lines = [*textwrap.wrap(plain(board.title), width)]
     for start, stop in pairwise(_panels(widths, width - label_width)):
         rule = "─" * (label_width + sum(GAP + w for w in widths[start:stop]))
         lines += ["", rule] if start else [rule]
@@ -40,12 +40,12 @@ def _grid(board: Board, style: Style) -> tuple[list[str | None], list[list[str]]
     """Return labels and cells as text: the header (label ``None``), then block titles (no cells) and rows."""
     reasons = board.reasons()
     labels: list[str | None] = [None]
-    grid = [[_plain(column.title) + arrow(column) for column in board.columns]]
+    grid = [[plain(column.title) + arrow(column) for column in board.columns]]
     for block in board.blocks:
-        labels.append(_plain(block.title))
+        labels.append(plain(block.title))
         grid.append([])
         for row in block.rows:
-            labels.append(_shorten(("    " if row.nested else "  ") + _plain(row.full_label)))
+            labels.append(_shorten(("    " if row.nested else "  ") + plain(row.full_label)))
             line = []
             for column, cell in zip(board.columns, row.cells, strict=True):
                 number, interval = parts(cell, column, style)
@@ -87,13 +87,13 @@ def _notes(board: Board, width: int) -> list[str]:
     notes += [("·", note) for note in board.footnotes]
     return [
         textwrap.fill(
-            _plain(text), width, initial_indent=f"{mark} ".rjust(3), subsequent_indent="   ", break_on_hyphens=False
+            plain(text), width, initial_indent=f"{mark} ".rjust(3), subsequent_indent="   ", break_on_hyphens=False
         )
         for mark, text in notes
     ]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Replace control characters: a name must not move the cursor or colour the screen."""
     return "".join(" " if unicodedata.category(c).startswith(("C", "Z")) else c for c in text)
 
