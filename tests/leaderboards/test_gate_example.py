@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import benchmark
+from leaderboards.cli import OUT
 from leaderboards.gate.files import _kept_scores
 from vaebm.cli import parse
 
@@ -64,8 +65,8 @@ def test_what_is_stored_is_committed_and_what_is_found_is_shown(workflow: dict[A
         if step.get("if") == "always()"
     }
     assert last.keys() == {"summary", "actions/upload-artifact"}
-    assert f'cat {given.out}/check.md >> "$GITHUB_STEP_SUMMARY"' in last["summary"]["run"]
-    assert last["actions/upload-artifact"]["with"]["path"] == f"{given.out}/"
+    assert f'cat {given.out or OUT}/check.md >> "$GITHUB_STEP_SUMMARY"' in last["summary"]["run"]
+    assert last["actions/upload-artifact"]["with"]["path"] == f"{given.out or OUT}/"
 
 
 @pytest.mark.parametrize("job", ["gate", "update-baseline"])
