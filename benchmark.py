@@ -5,10 +5,11 @@
   python benchmark.py --suite modes                                  StackedMNIST and 25 Gaussians
   python benchmark.py --suite ood --scores mine=scores.npz           your scores, from any framework
   python benchmark.py --suite all --checkpoint mine=vaebm.safetensors
-  python benchmark.py --list
+  python benchmark.py --suite all --check baseline.json              exit code 1 on a real regression
+  python benchmark.py --board results/a results/b                    tables and a page of finished runs
 
 The table goes to stdout, progress to stderr, files to --out: <suite>.json (every row with its provenance), .md, .csv,
-.tex and plots.
+.tex, plots and index.html.
 """
 
 import hashlib
@@ -75,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(parser(), arguments)
     if options.list:
         return show_list()
-    if (task := cli.chosen_task(options)) in cli.TASKS:
+    typed = parser().parse_args(arguments, defaults=False).as_dict()
+    if (task := cli.chosen_task(options, typed)) in cli.TASKS:
         return cli.TASKS[task](options)
     if task == "--board":
         return cli.show_boards(options, score_correlations)

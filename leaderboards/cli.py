@@ -1,7 +1,7 @@
 """What the front door can do with result files: tables of them, a page, their history, the regression gate."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 
-# What each thing to do listens to; without any of these, suites are run.
+# What each thing to do listens to, beside --out and --config. Options that are not ours are for those that measure.
 LISTENS = {
     "--board": ("--columns", "--rows", "--published", "--measured", "--precision", "--check", "--update-baseline"),
     "--history": ("--metric", "--pdf"),
@@ -66,10 +66,14 @@ LISTENS = {
         flag for flag in OPTIONS if flag not in ("--board", "--history", "--metric", "--curves", "--reproduce")
     ),
 }
+MEASURE = ("--suite", "--reproduce")
 
 
-def chosen_task(options: Any) -> str:
+def chosen_task(options: Any, typed: Collection[str]) -> str:
     """Return the one thing to do, ``"--board"``, ``"--suite"``, ...; empty if none is named. Without --out, its own folder is put there.
+
+    Args:
+        typed: names of the options that were given.
 
     Raises:
         UserError: two are named, or an option was given that the chosen one does not listen to.
@@ -80,10 +84,10 @@ def chosen_task(options: Any) -> str:
         raise UserError(f"{' '.join(tasks)}: needed one of these at a time")
     if not tasks:
         return ""
-    for flag, option in OPTIONS.items():
-        given = value(flag) != option.get("default", False)
-        if given and flag not in (tasks[0], *LISTENS[tasks[0]]):
-            listeners = ", ".join(task for task, flags in LISTENS.items() if flag in flags)
+    heard, measures = (tasks[0], "--out", "--config", *LISTENS[tasks[0]]), tasks[0] in MEASURE
+    for flag in (f"--{name.replace('_', '-')}" for name in typed):
+        if flag not in heard and (flag in OPTIONS or not measures):
+            listeners = ", ".join(task for task, flags in LISTENS.items() if flag in flags) or ", ".join(MEASURE)
             raise UserError(f"{flag}: {tasks[0]} does not listen to it, only {listeners}")
     if options.update_baseline and not options.check:
         raise UserError(
