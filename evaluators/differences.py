@@ -17,10 +17,10 @@ IGNORED = ("seconds_per_image",)  # in protocols: never the same twice
 
 # What became of a row, from best to worst.
 VERDICTS = (
-    *("identical", "a time", "equal to rounding", "inside both intervals", "outside", "empty on one side"),
-    *("another protocol", "only stored", "only again"),
+    *("identical", "a time", "equal to rounding", "inside both intervals", "outside", "another reason"),
+    *("empty on one side", "another protocol", "only stored", "only again"),
 )
-IDENTICAL, TIME, EQUAL, INSIDE, OUTSIDE, EMPTY, PROTOCOL, STORED, AGAIN = VERDICTS
+IDENTICAL, TIME, EQUAL, INSIDE, OUTSIDE, REASON, EMPTY, PROTOCOL, STORED, AGAIN = VERDICTS
 _SHOWN = 40  # rows of the table
 _ABSENT = "(not recorded)"
 
@@ -85,24 +85,26 @@ class Reproduction:
 
     @property
     def exit_code(self) -> int:
-        """0 where every row is identical or equal to rounding, 1 otherwise. Times are nobody's fault."""
-        return int(any(pair.verdict not in (IDENTICAL, TIME, EQUAL) for pair in self.pairs))
+        """0 where there are rows and each is identical or equal to rounding, 1 otherwise. Times are nobody's fault."""
+        return int(not self.pairs or any(pair.verdict not in (IDENTICAL, TIME, EQUAL) for pair in self.pairs))
 
     @property
     def answer(self) -> str:
         """In a sentence."""
         if not self.exit_code:
             return "Reproduced."
+        if not self.pairs:
+            return "Nothing was compared: neither run has a row."
         inside = all(pair.verdict in (IDENTICAL, TIME, EQUAL, INSIDE) for pair in self.pairs)
         return "Reproduced within the intervals, but not to the digit." if inside else "Not reproduced."
 
     def text(self) -> str:
         """Return a report: the answer, a summary, the rows that differ, and what else does."""
         counts = Counter(pair.verdict for pair in self.pairs)
-        lines = [
-            self.answer,
-            f"{len(self.pairs)} rows: " + ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name]),
-        ]
+        lines = [self.answer]
+        if self.pairs:
+            found = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
+            lines.append(f"{len(self.pairs)} rows: {found}")
         changed = [pair for pair in self.pairs if pair.verdict not in (IDENTICAL, TIME)]
         if changed:
             head = ("system", "dataset", "metric", "variant", "role", "stored", "again", "change", "verdict")
@@ -112,7 +114,7 @@ class Reproduction:
         for title, changes in (("protocol", self.protocol), ("provenance", self.provenance)):
             if changes:
                 lines += ["", f"What differs in {title}:", *(f"  {change}" for change in changes)]
-        if self.exit_code and not (self.protocol or self.provenance):
+        if self.exit_code and self.pairs and not (self.protocol or self.provenance):
             lines += ["", "Nothing that is recorded of the two runs differs."]
         return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
 
@@ -122,7 +124,8 @@ def differences(stored: Results, again: Results) -> Reproduction:
 
     Rows belong together by suite, system, dataset, metric, role and variant. Of such a pair: *identical* are equal values and intervals;
     *equal to rounding* are those that differ by 1e-9 of the largest number in them; *inside both intervals* is a value that lies in the
-    other's 95 % interval, either way; a row whose protocol, n, seed or size is another is *another protocol* whatever its value.
+    other's 95 % interval, either way; a row whose protocol, n, seed or size is another is *another protocol* whatever its value. Two rows
+    without a value are *identical* where their notes are, else *another reason*.
     """
     left, right = _by_identity(stored.rows), _by_identity(again.rows)
     pairs, protocols, provenances = [], Counter[tuple[str, str, str]](), Counter[tuple[str, str, str]]()
@@ -133,7 +136,7 @@ def differences(stored: Results, again: Results) -> Reproduction:
             continue
         protocol = _changes(_meaning(one), _meaning(other))
         pairs.append(Pair(one, other, _verdict(one, other, bool(protocol))))
-        if one.value is not None and other.value is not None:
+        if (one.value is None) == (other.value is None):
             protocols.update(protocol)
         provenances.update(_changes(_flat(one.provenance), _flat(other.provenance)))
     return Reproduction(
@@ -158,10 +161,12 @@ def _by_identity(rows: Iterable[Measurement]) -> dict[tuple[Any, ...], Measureme
 
 
 def _verdict(stored: Measurement, again: Measurement, other_protocol: bool) -> str:
-    if stored.value is None or again.value is None:
-        return IDENTICAL if stored.value is again.value else EMPTY
+    if (stored.value is None) != (again.value is None):
+        return EMPTY
     if other_protocol:
         return PROTOCOL
+    if stored.value is None or again.value is None:
+        return IDENTICAL if stored.note == again.note else REASON
     if stored.metric.startswith("seconds"):
         return TIME
     one, other = (stored.value, stored.low, stored.high), (again.value, again.low, again.high)

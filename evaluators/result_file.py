@@ -172,11 +172,16 @@ def _results(document: Any) -> Results:
     rows = []
     for i, row in enumerate(document["measurements"]):
         try:
-            rows.append(Measurement.from_json(row))
+            rows.append(Measurement.from_json({**row, **_whole_numbers(row)}))
         except ValueError as error:
             raise UserError(f"measurements[{i}]: {error}; {EDITED}") from None
     about = {key: value for key, value in document.items() if key not in ("schema_version", "checksum", "measurements")}
     return Results(rows=rows, **about)
+
+
+def _whole_numbers(row: Mapping[str, Any]) -> dict[str, int]:
+    """JSON Schema takes 4000.0 for an integer; Python would go on with a float."""
+    return {key: int(row[key]) for key in ("n", "seed") if row.get(key) is not None}
 
 
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from leaderboards.ranking import rank
 from leaderboards.render import fragment, standalone, to_csv, to_json, to_markdown, to_text
 from leaderboards.render.bibliography import bibtex, used_keys
 from leaderboards.render.numbers import Style
-from leaderboards.select import Selection, check_rows, select_columns, select_metrics, select_rows
+from leaderboards.select import Selection, check_columns, check_rows, select_columns, select_metrics, select_rows
 
 __all__ = [
     "BOARDS",
@@ -43,8 +43,13 @@ PLOTS = {
 }
 
 
-def build_boards(rows: Sequence[Measurement], selection: Selection | None = None) -> dict[str, list[Board]]:
+def build_boards(
+    rows: Sequence[Measurement], selection: Selection | None = None, *, strict: bool = True
+) -> dict[str, list[Board]]:
     """Build the tables of every suite that was measured, or without any measurement all of the paper's: suite -> tables.
+
+    Args:
+        strict: refuse a selection of what is in no table; else there may be no table left.
 
     Raises:
         UserError: two different measurements claim one cell, or a selection names what is in no table.
@@ -52,22 +57,20 @@ def build_boards(rows: Sequence[Measurement], selection: Selection | None = None
     selection = selection or Selection()
     measured = [row for row in rows if row.origin == "measured"]
     published = read_published()
-    check_rows([*measured, *published], selection)
+    if strict:
+        check_rows([*measured, *published], selection)
     suites = list(dict.fromkeys(row.suite for row in measured)) or list(BOARDS)
     kept, paper = select_rows(measured, selection), select_rows(published, selection)
 
-    def of(suite: str, rows: Sequence[Measurement]) -> list[Measurement]:
-        own = [row for row in rows if row.suite == suite]
-        return own if suite in COLUMNS_ARE_SETS else select_metrics(own, selection)
-
-    made = {suite: _suite_boards(suite, of(suite, kept), of(suite, paper)) for suite in suites}
-    shown = select_columns([board for boards in made.values() for board in boards], selection)
-    ranked = {board.name: rank(board) for board in shown}
-    return {
-        suite: found
-        for suite, boards in made.items()
-        if (found := [ranked[board.name] for board in boards if board.name in ranked])
-    }
+    made: dict[str, list[Board]] = {}
+    for suite in suites:
+        own = [row for row in kept if row.suite == suite]
+        own = own if suite in COLUMNS_ARE_SETS else select_metrics(own, selection)
+        made[suite] = _suite_boards(suite, own, [row for row in paper if row.suite == suite])
+    if strict:
+        check_columns([board for boards in made.values() for board in boards], selection)
+    shown = {suite: [rank(board) for board in select_columns(boards, selection)] for suite, boards in made.items()}
+    return {suite: boards for suite, boards in shown.items() if boards}
 
 
 def _suite_boards(suite: str, rows: Sequence[Measurement], published: Sequence[Measurement]) -> list[Board]:

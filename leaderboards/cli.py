@@ -130,20 +130,27 @@ def read_runs(places: Sequence[str]) -> list[Run]:
     return [(path, read_results(path)) for path in find_results([Path(place) for place in places])]
 
 
-def publish(runs: Sequence[Run], options: Any, out: Path) -> str:
+def publish(runs: Sequence[Run], options: Any, out: Path, *, strict: bool = True) -> str:
     """Write the tables of runs, joined, in every format; return them as text.
+
+    Args:
+        strict: refuse a selection of what is in no table; else say on stderr that none is left, for a run must not end by it.
 
     Raises:
         UserError: a selection names what is in no table, or ``out`` cannot be written.
     """
     style = style_of(options)
-    boards = build_boards(merge(runs), selection(options))
+    boards = build_boards(merge(runs), selection(options), strict=strict)
+    if not boards:
+        print(
+            "no table has what --rows and --columns name; --board shows others without measuring again", file=sys.stderr
+        )
     for suite, tables in boards.items():
         write_board(tables, out, suite, style)
     return render_text([table for tables in boards.values() for table in tables], style)
 
 
-def write_page(runs: Sequence[Run], options: Any, out: Path) -> None:
+def write_page(runs: Sequence[Run], chosen: Selection, options: Any, out: Path) -> None:
     """Write ``index.html``: the tables of runs with the plots beside their result files.
 
     Raises:
@@ -151,19 +158,19 @@ def write_page(runs: Sequence[Run], options: Any, out: Path) -> None:
     """
     from leaderboards import page
 
-    boards = build_boards(merge(runs), selection(options))
+    boards = build_boards(merge(runs), chosen)
     page.write_page(boards, out, runs=runs, style=style_of(options))
 
 
 def refresh_page(options: Any, out: Path) -> None:
-    """Write the page of all results in a folder, without those that cannot be read: a run must not fail for them."""
+    """Write the page of all results in a folder, whole, without those that cannot be read: a run must not fail for them."""
     runs = []
     for path in find_results([out]):
         try:
             runs.append((path, read_results(path)))
         except UserError as error:
             print(f"index.html leaves out {error}", file=sys.stderr)
-    write_page(runs, options, out)
+    write_page(runs, Selection(), options, out)
 
 
 def show_boards(options: Any, correlate: gate.Correlate) -> int:
@@ -174,7 +181,7 @@ def show_boards(options: Any, correlate: gate.Correlate) -> int:
     """
     runs, out = read_runs(options.board), options.out
     print(publish(runs, options, out), end="")
-    write_page(runs, options, out)
+    write_page(runs, selection(options), options, out)
     print(f"files in {out}", file=sys.stderr)
     return check(runs, options, out, correlate) if options.check else 0
 

@@ -134,8 +134,8 @@ def _table(lines: Sequence[Line]) -> str:
 
 
 def _settings(entry: Entry) -> dict[str, Any]:
-    """What has to agree. Distances and counts depend on the number of images, which not every protocol repeats."""
-    return {**entry.protocol, "n": entry.n}
+    """What has to agree. Distances and counts depend on the number of images, and all on the seed; not every protocol repeats them."""
+    return {**entry.protocol, "n": entry.n, "seed": entry.seed}
 
 
 def _flat(settings: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:

@@ -9,44 +9,48 @@ from evaluators.measurement import Measurement
 from evaluators.result_file import Results
 
 RUN = "run"  # key of the provenance under which a row says which of several runs it is from
+System = tuple[str, str, str]  # suite, name, size
 
 
 def merge(runs: Sequence[tuple[Path, Results]]) -> list[Measurement]:
     """Return the rows of all runs, each once.
 
-    A system whose rows in one run disagree with those of another run gets a row per run in the tables: its measurements carry
-    the name of the run, that of the folder or file, in ``provenance["run"]``.
+    A line of a table is of one run, never of two: where several runs measured a system and one of them does not hold all that the
+    others found, its measurements carry the name of their run, that of the folder or file, in ``provenance["run"]``.
     """
-    names = _names([path for path, _ in runs])
-    seen: dict[tuple[str, ...], str] = {}
-    clashing: set[tuple[str, str]] = set()
-    for _, results in runs:
+    found: dict[System, dict[int, set[str]]] = {}  # system -> run -> what it says
+    for i, (_, results) in enumerate(runs):
         for row in results.rows:
-            if seen.setdefault(_place(row), _content(row)) != _content(row):
-                clashing.add((row.suite, row.system))
-    merged: dict[tuple[str, ...], Measurement] = {}
-    for name, (_, results) in zip(names, runs, strict=True):
+            found.setdefault(_system(row), {}).setdefault(i, set()).add(_content(row))
+    names = {suite: _names(runs, suite) for suite in {suite for suite, *_ in found}}
+    merged: dict[tuple[str, str], Measurement] = {}
+    for i, (_, results) in enumerate(runs):
         for row in results.rows:
-            marked = (row.suite, row.system) in clashing
-            made = replace(row, provenance={**row.provenance, RUN: name}) if marked else row
-            merged.setdefault((*_place(row), name if marked else ""), made)
+            said = found[_system(row)].values()
+            run = "" if set.union(*said) in said else names[row.suite][i]
+            made = replace(row, provenance={**row.provenance, RUN: run}) if run else row
+            merged.setdefault((_content(row), run), made)
     return list(merged.values())
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The folders' names where these tell the runs apart, else the whole paths."""
+def _names(runs: Sequence[tuple[Path, Results]], suite: str) -> dict[int, str]:
+    """Of the runs with that suite: the folders' names where these tell them apart, else the files', else the whole paths."""
+    paths = {i: path for i, (path, results) in enumerate(runs) if any(row.suite == suite for row in results.rows)}
     for name in (lambda path: path.resolve().parent.name, lambda path: path.stem):
-        names = [name(path) for path in paths]
-        if len(set(names)) == len(names):
+        names = {i: name(path) for i, path in paths.items()}
+        if len({*names.values()}) == len(names):
             return names
-    return [str(path) for path in paths]
+    return {i: str(path) for i, path in paths.items()}
 
 
-def _place(row: Measurement) -> tuple[str, ...]:
-    place = (row.suite, row.system, row.dataset, row.metric, row.variant, row.role, row.size, row.seed)
-    return tuple(map(str, (*place, row.protocol.get("in_distribution"))))
+def _system(row: Measurement) -> System:
+    return row.suite, row.system, row.size
 
 
 def _content(row: Measurement) -> str:
-    protocol = {key: value for key, value in row.protocol.items() if key != "seconds_per_image"}  # never the same twice
-    return json.dumps([row.value, row.low, row.high, row.n, protocol, row.note], sort_keys=True, default=str)
+    """All that a row says, without times, which are never the same twice, and without what else is only in its provenance."""
+    fingerprint = row.provenance.get("fingerprint")
+    known = fingerprint if isinstance(fingerprint, dict) else {}
+    said = row.to_json() | {"provenance": [known.get("weights"), known.get("scores")]}
+    said["protocol"] = {key: value for key, value in row.protocol.items() if key != "seconds_per_image"}
+    return json.dumps(said, sort_keys=True, default=str)

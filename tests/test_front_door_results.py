@@ -116,6 +116,23 @@ def test_a_board_does_not_write_over_the_tables_of_a_run() -> None:
     assert cli.OUT in cli.JOINED.parents
 
 
+def test_a_selection_cuts_the_tables_of_a_run_and_neither_ends_it_nor_cuts_the_page(
+    finished: Path, call: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "o")
+    (tmp_path / "o" / "ood.json").rename(tmp_path / "o" / "earlier.json")
+    cached = ("--out", tmp_path / "o", "--cache", finished.parent / "cache")
+    code, out, _ = call(*SMALL, *cached, "--rows", "nvae", "--columns", "svhn")
+    assert code == 0
+    assert "Glow" not in out
+    assert "Glow" in (tmp_path / "o" / "index.html").read_text()
+    code, out, err = call(*SMALL, *cached, "--columns", "fd", "--check", tmp_path / "b.json", "--update-baseline")
+    assert (code, out) == (0, "")
+    assert "no table has" in err
+    assert (tmp_path / "b.json").is_file()
+    refused(call("--board", tmp_path / "o", "--columns", "fd", "--out", tmp_path / "b"), "--columns fd", "svhn")
+
+
 def test_files_that_cannot_be_used_are_named(
     finished: Path, call: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:

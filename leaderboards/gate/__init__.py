@@ -2,7 +2,7 @@
 
     code = check([(Path("results/ood.json"), results)], Path("baseline.json"), Path("results"), correlate=score_correlations)
 
-0: no; 1: yes; 2: no, but something is missing or was measured in another way.
+0: no; 1: yes; 2: no, but something is missing or was measured in another way, or there was nothing to test.
 """
 
 import sys
@@ -13,7 +13,7 @@ from typing import TextIO
 from evaluators.measurement import Measurement
 from evaluators.result_file import Results
 from leaderboards.files import write_all
-from leaderboards.gate.comparison import Correlations, compare
+from leaderboards.gate.comparison import Correlations, compare, judgeable
 from leaderboards.gate.files import Run, join, read_baseline, scores_beside, store_baseline
 from leaderboards.gate.report import Report, to_json, to_markdown, to_text
 from vaebm.errors import UserError
@@ -39,7 +39,7 @@ def check(
         stream: where the text goes; stdout by default.
 
     Returns:
-        1 if a cell regressed; else 2 if one is missing or incomparable, or a suite of the baseline was not run; else 0.
+        1 if a cell regressed; else 2 if one is missing or incomparable, a suite of the baseline was not run, or no cell was tested; else 0.
 
     Raises:
         UserError: the baseline cannot be used or is the run itself; two runs of one suite; ``out`` cannot be written.
@@ -56,12 +56,13 @@ def write_baseline(
 ) -> None:
     """Store runs as the baseline, with the scores of the OOD suite beside it as ``<stem>.scores.npz``: both or none.
 
-    Before another baseline is replaced, what moves is printed; whatever that is, it is replaced.
+    Before another baseline is replaced, what moves is printed; whatever that is, it is replaced. Runs without any cell that the gate could
+    test are stored with a warning.
 
     Raises:
         UserError: two runs of one suite; the folder cannot be written.
     """
-    join(runs)
+    rows = join(runs).rows
     if path.is_file():
         try:
             text = to_text(_report(runs, path, read_baseline(path), correlate))
@@ -69,6 +70,11 @@ def write_baseline(
             text = f"The old baseline is replaced without a comparison: {error}\n"
         print(text, end="", file=stream or sys.stdout)
     store_baseline(runs, path)
+    if not any(row.origin == "measured" and judgeable(row) for row in rows):
+        print(
+            f"Warning: {path} has no cell that the gate can test; every --check with it will end with exit code 2.",
+            file=stream or sys.stdout,
+        )
 
 
 def _report(runs: Sequence[Run], path: Path, baseline: Results, correlate: Correlate | None) -> Report:

@@ -42,7 +42,7 @@ class Comparison:
     Attributes:
         outcome: what became of it.
         baseline, run: its rows; ``None`` where it has none.
-        reason: why it is incomparable, missing or not judged.
+        reason: why it is incomparable, missing or not judged; and how its caveat changed, if it did.
         worse: it moved the bad way, where the metric has a direction.
         correlation: of the two estimates, as it entered the test.
         p: one-sided p-value of the move, before the correction.
@@ -105,6 +105,11 @@ def differing(run: Measurement, baseline: Measurement) -> dict[str, tuple[Any, A
     return {key: values for key, values in pairs.items() if _plain(values[0]) != _plain(values[1])}
 
 
+def judgeable(row: Measurement) -> bool:
+    """Return whether a row can be tested: neither control nor variant, of a metric with a direction, with a value and its interval."""
+    return not _not_judged_kind(row) and _direction(row.metric) is not None and None not in _estimate(row)
+
+
 def same_images(run: Measurement, baseline: Measurement) -> bool:
     """Return whether both rows say of which images they are, and say the same."""
     return bool(run.provenance.get("data")) and run.provenance.get("data") == baseline.provenance.get("data")
@@ -113,17 +118,22 @@ def same_images(run: Measurement, baseline: Measurement) -> bool:
 def _pair(baseline: Measurement, run: Measurement | None) -> Comparison:
     if run is None or run.value is None:
         return Comparison(Outcome.MISSING, baseline, run, reason=run.note if run else "no such row in the run")
-    found = differing(run, baseline)
-    told = "; ".join(f"{key}: {_told(old)} -> {_told(new)}" for key, (old, new) in found.items())
+    told = [f"{key}: {_told(old)} -> {_told(new)}" for key, (old, new) in differing(run, baseline).items()]
+    outcome, reasons = Outcome.EQUAL, told
     if kind := _not_judged_kind(baseline):  # a control may depend on a package's version: it stops no one
-        return Comparison(Outcome.NOT_JUDGED, baseline, run, reason=f"{kind}; {told}" if told else kind)
-    if told:
-        return Comparison(Outcome.INCOMPARABLE, baseline, run, reason=told)
-    if None in (*_estimate(baseline), *_estimate(run)):
-        return Comparison(Outcome.NOT_JUDGED, baseline, run, reason="no interval")
-    if _direction(baseline.metric) is None:
-        return Comparison(Outcome.NOT_JUDGED, baseline, run, reason="no direction")
-    return Comparison(Outcome.EQUAL, baseline, run)
+        outcome, reasons = Outcome.NOT_JUDGED, [kind, *told]
+    elif told:
+        outcome = Outcome.INCOMPARABLE
+    elif _direction(baseline.metric) is None:
+        outcome, reasons = Outcome.NOT_JUDGED, ["no direction"]
+    elif None in _estimate(baseline):
+        neither = None in _estimate(run)
+        outcome, reasons = Outcome.NOT_JUDGED, ["no interval" if neither else "the baseline has no interval"]
+    elif None in _estimate(run):  # or a run could escape its test by losing an interval
+        outcome, reasons = Outcome.INCOMPARABLE, ["the run has no interval"]
+    if baseline.note != run.note:
+        reasons = [*reasons, f"note: {_told(baseline.note or None)} -> {_told(run.note or None)}"]
+    return Comparison(outcome, baseline, run, reason="; ".join(reasons))
 
 
 def _judge(cells: Sequence[Comparison], correlations: Correlations) -> list[Comparison]:

@@ -44,20 +44,25 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """1: something regressed; else 2: something is missing or cannot be compared; else 0."""
+        """1: something regressed; else 2: something is missing or cannot be compared, or nothing was tested; else 0."""
         if self.counts[Outcome.REGRESSED]:
             return 1
-        return 2 if any(self.counts[outcome] for outcome in STOPPED) else 0
+        return 2 if self.stopped or not self.judged else 0
+
+    @property
+    def stopped(self) -> int:
+        """Cells that are missing or incomparable."""
+        return sum(self.counts[outcome] for outcome in STOPPED)
 
     @property
     def verdict(self) -> str:
         """One sentence."""
-        counts = self.counts
         if self.exit_code == 1:
-            return f"Fails: {_number(counts[Outcome.REGRESSED], 'cell')} regressed (exit code 1)."
-        if self.exit_code == 2:
-            stopped = _number(counts[Outcome.MISSING] + counts[Outcome.INCOMPARABLE], "cell")
-            return f"Not compared: {stopped} missing or incomparable (exit code 2)."
+            return f"Fails: {_number(self.counts[Outcome.REGRESSED], 'cell')} regressed (exit code 1)."
+        if self.stopped:
+            return f"Not compared: {_number(self.stopped, 'cell')} missing or incomparable (exit code 2)."
+        if not self.judged:
+            return "Not compared: there was no cell to test (exit code 2)."
         return "Passes: nothing regressed (exit code 0)."
 
     @property
@@ -66,17 +71,19 @@ class Report:
         return sum(cell.outcome in DECIDED for cell in self.cells)
 
     def moved(self) -> list[Comparison]:
-        """What moved or is gone, worst first, without what is not judged."""
+        """What moved or is gone, or is equal with another caveat, worst first, without what is not judged."""
         order = {
             Outcome.REGRESSED: 0,
             Outcome.INCOMPARABLE: 1,
             Outcome.MISSING: 2,
             Outcome.NOISE: 3,
             Outcome.IMPROVED: 3,
+            Outcome.EQUAL: 4,
         }
-        return sorted(
-            (cell for cell in self.cells if cell.outcome in order), key=lambda c: (order[c.outcome], -c.sigmas)
-        )
+        told = [
+            cell for cell in self.cells if cell.outcome in order and (cell.outcome is not Outcome.EQUAL or cell.reason)
+        ]
+        return sorted(told, key=lambda c: (order[c.outcome], -c.sigmas))
 
     def not_judged(self) -> list[Comparison]:
         """What moved but is not judged."""
@@ -172,7 +179,9 @@ def _with_interval(row: Measurement | None) -> str:
 def _record(cell: Comparison) -> dict[str, Any]:
     row = cell.row
     keys = ("suite", "system", "size", "dataset", "metric", "role", "variant")
-    numbers = lambda side: {key: getattr(side, key) for key in ("value", "low", "high", "n", "seed")} if side else None
+    numbers = lambda side: (
+        {key: getattr(side, key) for key in ("value", "low", "high", "n", "seed", "note")} if side else None
+    )
     return {
         **{key: getattr(row, key) for key in keys},
         "in_distribution": row.protocol.get("in_distribution"),

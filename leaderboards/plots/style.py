@@ -102,7 +102,8 @@ def shared_legend(figure: "Figure", axes: Sequence[Any], title: str | None = Non
 
 
 def write_figures(figures: Mapping[str, "Figure"], folder: Path, stem: str, pdf: bool) -> list[Path]:
-    """Write ``<stem>_<name>.png`` (and ``.pdf``) for each figure with something on it: all of them or none.
+    """Write ``<stem>_<name>.png`` (and ``.pdf``) for each figure with something on it: all of them or none. Those of an earlier
+    run that this one has not are removed: the page would show them as its own.
 
     Raises:
         UserError: ``folder`` cannot be written.
@@ -113,7 +114,12 @@ def write_figures(figures: Mapping[str, "Figure"], folder: Path, stem: str, pdf:
         if figure.axes
         for ending in (("png", "pdf") if pdf else ("png",))
     }
-    return write_all(contents) if contents else []
+    written = write_all(contents) if contents else []
+    for name in figures:
+        for ending in ("png", "pdf"):
+            if (path := Path(folder) / f"{stem}_{name}.{ending}") not in contents:
+                path.unlink(missing_ok=True)
+    return written
 
 
 def _bytes(figure: "Figure", ending: str) -> bytes:

@@ -22,6 +22,7 @@ class Entry:
         mean: the cell is a mean over sets.
         control: the row is an image statistic.
         source: printed name of the in-distribution set.
+        run: which of several joined runs it is from, where they disagree.
     """
 
     row: str
@@ -32,6 +33,7 @@ class Entry:
     mean: bool = False
     control: bool = False
     source: str = "CIFAR-10"
+    run: str = ""
 
 
 # The keys that have sentences of their own.
@@ -64,7 +66,7 @@ def describe_images(entries: Sequence[Entry]) -> list[str]:
         own = [entry for entry in entries if entry.row == row and not entry.mean]
         if not own:
             continue
-        name = "controls" if own[0].control else row
+        name = ("controls" + (f" ({own[0].run})" if own[0].run else "")) if own[0].control else row
         made = _Sides(_inside(own[0]), {}, [name], {entry.seed for entry in own if entry.seed is not None})
         for entry in own:
             if entry.column and "n_out" in entry.protocol:
@@ -107,12 +109,19 @@ def _against(group: _Sides) -> str:
 
 def describe_origins(entries: Sequence[Entry]) -> list[str]:
     """Say where the images come from, which are not known to be official test images, and what was done to them."""
-    origins: dict[str, dict[str, str]] = {}
+    seen: dict[str, list[tuple[dict[str, str], list[str]]]] = {}  # set -> where its images are from, and in which rows
     for entry in entries:
         for side, name in (("in", entry.source), ("out", "" if entry.mean else entry.column)):
             found = {what: entry.protocol.get(f"{side}_{what}", "") for what in ("split", "source", "notes")}
             if name and found["source"]:
-                origins.setdefault(name, found)
+                rows = next((rows for known, rows in seen.setdefault(name, []) if known == found), None)
+                if rows is None:
+                    seen[name].append((found, rows := []))
+                rows += [entry.row] * (entry.row not in rows)
+    origins: dict[str, dict[str, str]] = {}
+    for name, places_of in seen.items():
+        for found, rows in places_of:
+            origins[name if len(places_of) == 1 else f"{name} of {_join(rows)}"] = found
     made = {name for name, origin in origins.items() if origin["source"].startswith("interpolated from")}
     places = _members([name for name in origins if name not in made], lambda name: origins[name]["source"])
     sentences = []

@@ -11,7 +11,10 @@ from leaderboards.tables.steps import on_curve, steps_board
 
 PAPER_SET = "cifar10"  # of the paper's first table
 PAPER_METRICS = ("is", "fid")
-NO_INCEPTION = "No measured rows: nothing was measured in Inception features. Distances in other features stand in tables of their own."
+NO_INCEPTION = (
+    "No measured rows: nothing of what is shown was measured in Inception features. Distances in other features stand in"
+    " tables of their own."
+)
 UNDER_NO_PC = "A measured VAEBM stands below the published one without persistent chain unless its protocol says persistent_chain."
 
 

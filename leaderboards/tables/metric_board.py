@@ -17,7 +17,7 @@ from leaderboards.tables.footnotes import (
     describe_published,
     describe_sampling,
 )
-from leaderboards.tables.rows import Placed, beside, measured_rows
+from leaderboards.tables.rows import Placed, apart, beside, measured_rows
 
 NOT_PUBLISHED = "Not in published.csv: the paper gives no number, or none that could be verified."
 NEVER_RANK = (
@@ -78,9 +78,13 @@ def metric_board(
 
 def describe_measured(rows: Iterable[Measurement]) -> list[str]:
     """Return the footnotes of measured cells: meaning of metrics, intervals, protocol, differences, sampling."""
+    rows = list(rows)
+    found = {row.metric for row in rows}
+    rows = [row for row in rows if row.value is not None]
+    told = apart(rows)
     entries = [
         Entry(
-            row=_label(row) + (f" {row.size}" if row.size else ""),
+            row=_label(row) + (f" {row.size}" if row.size else "") + told(row),
             column="",
             metric=metric_of(row.metric).title,
             protocol=({} if row.n is None else {"N": row.n}) | row.protocol,
@@ -88,9 +92,8 @@ def describe_measured(rows: Iterable[Measurement]) -> list[str]:
             control=row.role == "control",
         )
         for row in rows
-        if row.value is not None
     ]
-    meanings = [metric_of(metric).meaning for metric in in_order({row.metric for row in rows})]
+    meanings = [metric_of(metric).meaning for metric in in_order(found)]
     systems = [entry for entry in entries if not entry.control]
     return [
         *filter(None, [" ".join(dict.fromkeys(filter(None, meanings)))]),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from evaluators.measurement import Measurement
 from leaderboards import names
 from leaderboards.board import Block, Board, Cell, Column, Row, drop_empty
+from leaderboards.merge import RUN
 from leaderboards.tables.footnotes import (
     Entry,
     describe_differences,
@@ -15,7 +16,7 @@ from leaderboards.tables.footnotes import (
     describe_published,
     describe_scores,
 )
-from leaderboards.tables.rows import Placed, beside, ladder, measured_rows
+from leaderboards.tables.rows import Placed, apart, beside, ladder, measured_rows
 from vaebm.errors import UserError
 
 PAPER_SETS = ("svhn", "cifar10_interp", "cifar100", "celeba")
@@ -136,7 +137,7 @@ def _control_notes(systems: Sequence[Row], controls: Sequence[Row], columns: Seq
             beaten.setdefault(max(rivals)[1], []).append(f"{column.title} ({max(rivals)[0]:.2f})")
     if beaten:
         listed = "; ".join(f"{label} on {', '.join(columns)}" for label, columns in beaten.items())
-        yield f"A control without parameters does at least as well as every measured system: {listed}."
+        yield f"A control without parameters does at least as well as every measured system shown: {listed}."
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -286,15 +287,17 @@ def _entries(rows: Iterable[Measurement]) -> list[Entry]:
     sizes = {row.size for row in rows if row.size}
     order = (*PAPER_SETS, "mean")
     rows.sort(key=lambda row: order.index(row.dataset) if row.dataset in order else len(order))
+    told = apart(rows)
     return [
         Entry(
-            row=names.system_label(row.system) + (f" {row.size}" if row.size and len(sizes) > 1 else ""),
+            row=names.system_label(row.system) + (f" {row.size}" if row.size and len(sizes) > 1 else "") + told(row),
             column="" if row.dataset == _in_distribution(row) else names.dataset_title(row.dataset),
             metric=names.METRICS.get(row.metric, row.metric),
             protocol=row.protocol if row.n is None else {"n_in": row.n} | row.protocol,
             seed=row.seed,
             mean=row.dataset == "mean",
             control=row.role == "control" and row.metric == "auroc",
+            run=row.provenance.get(RUN, ""),
             source=names.dataset_title(_in_distribution(row)),
         )
         for row in rows

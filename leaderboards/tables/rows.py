@@ -1,6 +1,6 @@
 """Sorts measurements into rows: one per system, variant and size, and per seed where there are several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from evaluators.measurement import Measurement
@@ -9,7 +9,7 @@ from leaderboards.board import Block, Cell, Column, Row
 from leaderboards.merge import RUN
 from vaebm.errors import UserError
 
-NOT_MEASURED = "Not measured in this run."
+NOT_MEASURED = "Not measured."
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,21 @@ def measured_rows(
             cells = _cells(members, columns, absent)
             made.append(Row(group[0].label, size, "measured", cells, "", system, variant, ", ".join(tag), nested))
     return made
+
+
+def apart(rows: Iterable[Measurement]) -> Callable[[Measurement], str]:
+    """Return what footnotes put behind a system's name where the table has several lines of it: ``" (seed 1, second run)"``."""
+    seeds: dict[tuple[str, str, str], set[int | None]] = {}
+    key = lambda row: (row.system, row.size, row.provenance.get(RUN, ""))
+    for row in rows:
+        seeds.setdefault(key(row), set()).add(row.seed)
+
+    def told(row: Measurement) -> str:
+        run = row.provenance.get(RUN, "")
+        tags = [f"seed {row.seed}"] * (len(seeds[key(row)]) > 1) + [run] * bool(run)
+        return f" ({', '.join(tags)})" if tags else ""
+
+    return told
 
 
 def beside(

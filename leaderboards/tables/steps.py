@@ -6,6 +6,7 @@ from dataclasses import replace
 from evaluators.measurement import Measurement
 from leaderboards import names
 from leaderboards.board import Block, Board, drop_empty
+from leaderboards.merge import RUN
 from leaderboards.metrics import in_order, metric_column
 from leaderboards.tables.metric_board import describe_measured
 from leaderboards.tables.rows import Placed, ladder, measured_rows
@@ -44,12 +45,13 @@ def steps_board(name: str, title: str, rows: Sequence[Measurement]) -> Board:
     """
     curves = [row for row in rows if on_curve(row)]
     found = {row.metric for row in curves}
-    timed: dict[tuple[str, str, int | None, str], Measurement] = {}
+    timed: dict[tuple[str, str, int | None, str, str], Measurement] = {}
     for row in curves:
         seconds = row.protocol.get(SECONDS)
         if seconds and row.value is not None:
             shown = replace(row, metric=SECONDS, value=float(seconds), low=None, high=None, note="")
-            timed.setdefault((row.system, row.size, row.seed, row.variant), shown)
+            run = row.provenance.get(RUN, "")
+            timed.setdefault((row.system, row.size, row.seed, row.variant, run), shown)
     columns = [metric_column(metric) for metric in in_order(found | ({SECONDS} if timed else set()))]
     blocks = [
         replace(block, ranked=True)

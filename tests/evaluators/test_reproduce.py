@@ -247,7 +247,10 @@ def verdict(stored: Measurement, repeated: Measurement) -> str:
     ("stored", "repeated", "expected"),
     [
         (row(), row(), "identical"),
-        (row(None), row(None, note="another reason"), "identical"),
+        (row(None), row(None), "identical"),
+        (row(None), row(None, note="another reason"), "another reason"),
+        (row(None), row(None, seed=1), "another protocol"),
+        (row(None), row(None, note="another reason", protocol={}), "another protocol"),
         (row(half=None), row(half=None), "identical"),
         (row(), row(note="another caveat", provenance={"seconds": 3}), "identical"),
         (row(), row(protocol={"sampling": {"steps": 4}, "seconds_per_image": 0.3}), "identical"),
@@ -319,8 +322,22 @@ rows = st.lists(
 def test_run_reproduces_itself_in_any_order(found: list[Measurement]) -> None:
     same = differences(Results("ood", found), Results("ood", found[::-1]))
     assert {pair.verdict for pair in same.pairs} <= {"identical"}
-    assert same.exit_code == 0
+    assert same.exit_code == (0 if found else 1)
     assert len(same.pairs) == len(found)
+
+
+def test_two_files_without_rows_reproduce_nothing() -> None:
+    found = differences(Results("ood", []), Results("ood", []))
+    assert (found.exit_code, found.text()) == (1, "Nothing was compared: neither run has a row.")
+
+
+def test_two_empty_rows_say_both_reasons_and_what_differs() -> None:
+    found = differences(Results("ood", [row(None)]), Results("ood", [row(None, note="other")]))
+    assert (found.exit_code, found.answer) == (1, "Not reproduced.")
+    (line,) = [line for line in found.text().splitlines() if line.startswith("vaebm")]
+    assert line.split()[4:] == ["why", "other", "another", "reason"]
+    found = differences(Results("ood", [row(None)]), Results("ood", [row(None, n=7)]))
+    assert "  n: 100 -> 7  (1 row)" in found.text().splitlines()
 
 
 @given(rows, rows)

@@ -323,6 +323,15 @@ def test_wrong_field_is_named_by_its_place(written: Path, keys: tuple[str | int,
     assert said.endswith("another program wrote it")
 
 
+def test_whole_numbers_are_integers_however_another_program_wrote_them(written: Path) -> None:
+    document = json.loads(written.read_text())
+    document["measurements"][0] |= {"n": 4000.0, "seed": -0.0}
+    written.write_text(signed(document))
+    row = read_results(written).rows[0]
+    assert (repr(row.n), repr(row.seed)) == ("4000", "0")
+    assert repr(row.value) == "0.8593750000000001"
+
+
 def test_long_findings_lose_their_middle(written: Path) -> None:
     said = reading(written, signed(_put(json.loads(written.read_text()), "measurements", value={"x": "y" * 5000})))
     assert " ... " in said

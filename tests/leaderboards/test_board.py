@@ -99,7 +99,7 @@ def test_every_empty_cell_has_a_reason_and_each_reason_one_number(rows: list[Mea
 
 def test_a_system_that_lacks_a_set_says_so(rows: list[Measurement]) -> None:
     fewer = [r for r in rows if (r.system, r.dataset) != ("glow", "svhn")]
-    assert cell_of(board_of(fewer), "Glow (measured, mini)", "svhn").note == "Not measured in this run."
+    assert cell_of(board_of(fewer), "Glow (measured, mini)", "svhn").note == "Not measured."
 
 
 def test_best_is_marked_only_among_its_like(rows: list[Measurement]) -> None:
@@ -209,7 +209,7 @@ def test_footnotes_say_protocols_warnings_and_what_a_control_reaches(rows: list[
     assert "class labels" in text
     assert "never rank" in text
     assert "slides, confidence high" in text
-    assert "every measured system: high-pass energy on SVHN (0.93)" in text
+    assert "every measured system shown: high-pass energy on SVHN (0.93)" in text
 
 
 def test_a_table_has_few_footnotes(rows: list[Measurement]) -> None:

@@ -19,7 +19,7 @@ from evaluators.pairing import score_correlations
 from evaluators.result_file import Results, write_results
 from evaluators.subjects import SystemUnderTest
 from leaderboards.gate import check, compare, write_baseline
-from leaderboards.gate.comparison import Comparison, Outcome
+from leaderboards.gate.comparison import Comparison, Outcome, judgeable
 from leaderboards.gate.files import scores_beside
 from leaderboards.gate.report import Report, to_json, to_markdown, to_text
 from vaebm.data import ImageSet, load_images
@@ -152,6 +152,51 @@ def test_what_is_gone_is_missing_and_what_is_added_is_new() -> None:
     assert compare([], [row()])[0].reason == "no such row in the run"
 
 
+NO_INTERVAL = [{"low": None}, {"high": None}, {"low": None, "high": None}]
+
+
+@pytest.mark.parametrize("lost", NO_INTERVAL)
+@pytest.mark.parametrize("value", [0.1, 0.75])
+def test_a_run_that_lost_an_interval_does_not_escape_its_test(lost: dict[str, None], value: float) -> None:
+    cells = compare([replace(row(value), **lost), row(dataset="celeba")], [row(), row(dataset="celeba")])
+    assert (cells[0].outcome, cells[0].reason) == (Outcome.INCOMPARABLE, "the run has no interval")
+    assert Report(cells, "x").exit_code == 2
+
+
+@pytest.mark.parametrize("lacks", NO_INTERVAL)
+def test_without_an_interval_in_the_baseline_there_is_no_test_and_it_says_on_which_side(lacks: dict[str, None]) -> None:
+    cell = one(row(0.1), replace(row(), **lacks))
+    assert (cell.outcome, cell.reason) == (Outcome.NOT_JUDGED, "the baseline has no interval")
+    cell = one(replace(row(0.1), **lacks), replace(row(), low=None))
+    assert (cell.outcome, cell.reason) == (Outcome.NOT_JUDGED, "no interval")
+    undirected = one(replace(row(0.1, metric="my_metric"), **lacks), row(metric="my_metric"))
+    assert (undirected.outcome, undirected.reason) == (Outcome.NOT_JUDGED, "no direction")
+
+
+def test_another_caveat_is_told_and_decides_nothing() -> None:
+    noted = lambda value, note="": row(value, note=note)
+    told = "note: nothing -> 16-bit weights"
+    for value, outcome in ((0.2, Outcome.REGRESSED), (0.745, Outcome.NOISE), (0.75, Outcome.EQUAL)):
+        cell = one(noted(value, "16-bit weights"), noted(0.75))
+        assert (cell.outcome, cell.reason) == (outcome, told)
+        assert one(noted(value, "same"), noted(0.75, "same")).reason == ""
+        report = Report([cell], "x")
+        for text in (to_text(report), to_markdown(report).replace("\\", "")):
+            assert told in text
+        (record,) = json.loads(to_json(report))["cells"]
+        assert (record["baseline"]["note"], record["run"]["note"]) == ("", "16-bit weights")
+    assert Report([one(noted(0.75), noted(0.75, "old"))], "x").exit_code == 0
+    assert one(row(n=9, note="b"), row(note="a")).reason == "n: 4000 -> 9; note: a -> b"
+    assert one(row(role="control", note="b"), row(role="control")).reason == "control; note: nothing -> b"
+
+
+def test_beside_an_interval_of_the_whole_scale_a_great_drop_is_noise() -> None:
+    blind = replace(row(), low=0.0, high=1.0)
+    assert one(replace(row(0.3), low=0.0, high=1.0), blind).outcome is Outcome.NOISE
+    assert one(row(0.3), blind).outcome is Outcome.NOISE
+    assert one(row(0.3), row()).outcome is Outcome.REGRESSED
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
@@ -241,7 +286,9 @@ ROWS = st.builds(
 def test_a_run_beside_itself_passes(rows: list[Measurement]) -> None:
     cells = compare(rows, rows)
     assert {str(cell.outcome) for cell in cells} <= {"equal", "not judged"}
-    assert Report(cells, "baseline.json").exit_code == 0
+    report = Report(cells, "baseline.json")
+    assert report.exit_code == (0 if report.judged else 2)
+    assert report.judged == sum(map(judgeable, rows))
 
 
 @given(st.lists(ROWS, min_size=1, max_size=12, unique_by=lambda r: (r.metric, r.dataset, r.system, r.role)), st.data())
@@ -311,6 +358,39 @@ def test_exit_codes(
     document = json.loads((tmp_path / "out/check.json").read_text())
     assert document["exit_code"] == code
     assert f"exit code {code}" in document["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("run", "base"),
+    [
+        ([row(0.1, role="control")], [row(role="control")]),
+        ([row(0.1, metric="my_metric")], [row(metric="my_metric")]),
+        ([replace(row(0.1), low=None)], [replace(row(), low=None)]),
+        ([row(0.1, role="diagnostic", variant="log_p")], [row(role="diagnostic", variant="log_p")]),
+        ([row(0.1)], [row(None)]),
+        ([row(0.1)], []),
+        ([], []),
+    ],
+)
+def test_where_nothing_was_tested_nothing_passes(
+    run: list[Measurement],
+    base: list[Measurement],
+    stored: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert check(run_of(run), stored(base), tmp_path / "out") == 2
+    assert capsys.readouterr().out.endswith("Not compared: there was no cell to test (exit code 2).\n")
+    assert json.loads((tmp_path / "out/check.json").read_text())["exit_code"] == 2
+
+
+def test_a_missing_control_stops_and_a_diagnostic_without_variant_is_judged(
+    stored: Callable[..., Path], tmp_path: Path
+) -> None:
+    control, part = row(system="pixel_std", role="control"), row(dataset="celeba", role="diagnostic")
+    assert check(run_of([row(), part]), stored([row(), part, control]), tmp_path) == 2
+    worse = replace(part, value=0.2, low=0.1, high=0.3)
+    assert check(run_of([row(), worse, control]), stored([row(), part, control]), tmp_path) == 1
 
 
 def test_suites_that_were_not_run_are_missing_and_named(
@@ -412,7 +492,7 @@ def test_long_lists_of_what_is_not_judged_are_cut_in_the_terminal_and_whole_in_m
     report = Report(compare([replace(r, value=0.51) for r in base], base), "x")
     assert "... and 15 more in check.md" in to_text(report)
     assert sum(line.startswith("| c") for line in to_markdown(report).splitlines()) == 25
-    assert report.exit_code == 0
+    assert report.exit_code == 2  # controls alone are no test
 
 
 def test_changed_weights_are_named_by_the_part_that_changed(

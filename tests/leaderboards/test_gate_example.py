@@ -36,6 +36,11 @@ def options(workflow: dict[Any, Any], job: str) -> Any:
     return parse(benchmark.parser(), words)
 
 
+def test_it_says_where_github_looks_for_workflows_that_a_person_starts() -> None:
+    top = WORKFLOW.read_text(encoding="utf-8").split("\nname:")[0]
+    assert "(workflow_dispatch) only if its file is on the default branch" in top.replace("\n#", "")
+
+
 def test_pull_requests_are_checked_and_a_person_updates_the_baseline(workflow: dict[Any, Any]) -> None:
     assert set(workflow[True]) == {"pull_request", "workflow_dispatch"}  # YAML reads "on" as true
     assert workflow["jobs"].keys() == {"gate", "update-baseline"}

@@ -105,6 +105,25 @@ def test_two_runs_of_one_suite_and_none_are_refused(
     assert not (tmp_path / "b.json").exists()
 
 
+def test_a_baseline_that_nothing_can_be_tested_against_is_stored_with_a_warning(
+    runs: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, warning = tmp_path / "b.json", "has no cell that the gate can test"
+    kept = Results("ood", [row for row in ood_rows() if row.role == "control"])
+    assert kept.rows
+    for poor in (kept, Results("ood", [replace(row, low=None) for row in ood_rows()]), Results("ood", [])):
+        write_baseline([(tmp_path / "ood.json", poor)], path)
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if warning in line]
+        assert line.startswith(f"Warning: {path} ")
+        assert len(read_results(path).rows) == len(poor.rows)
+        assert check([(tmp_path / "ood.json", poor)], path, tmp_path / "out") == 2
+        capsys.readouterr()
+    write_baseline(runs, path, stream=sys.stderr)
+    assert warning not in "".join(capsys.readouterr())
+    write_baseline([(tmp_path / "ood.json", kept)], path, stream=sys.stderr)
+    assert warning in capsys.readouterr().err
+
+
 def test_scores_go_with_the_baseline_and_stale_ones_go(runs: list[Run], tmp_path: Path) -> None:
     path, kept = tmp_path / "b.json", tmp_path / "b.scores.npz"
     write_baseline(runs, path)

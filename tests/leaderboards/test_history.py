@@ -378,9 +378,19 @@ def test_more_images_are_another_protocol_and_another_size_is_another_cell(tmp_p
     assert [(line.entry.size, line.entry.n, line.changed) for line in lines] == [
         ("mini", 4000, ()),
         ("mini", 8000, ("n: 4000 -> 8000",)),
-        ("mini", 8000, ()),
+        ("mini", 8000, ("seed: 0 -> 1",)),
         ("small", 4000, ()),
     ]
+
+
+def test_another_seed_is_marked_as_more_images_are(tmp_path: Path) -> None:
+    for day, seed in ((1, 0), (2, 7), (3, 7), (4, None)):
+        append(run(day, seed=seed), tmp_path)
+    lines = compared(entries(tmp_path / FILE, "vaebm"))
+    assert [line.changed for line in lines] == [(), ("seed: 0 -> 7",), (), ("seed: 7 -> None",)]
+    table = render(lines)
+    assert "² against the line above: seed: 7 -> None" in table
+    assert table.count("changed") == 2
 
 
 def test_the_table_says_when_with_what_and_how_good(tmp_path: Path) -> None:

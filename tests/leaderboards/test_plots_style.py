@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from leaderboards.plots.style import (
     LINES,
@@ -114,3 +115,11 @@ def test_a_pdf_is_vectors_with_truetype_fonts_and_both_are_the_same_each_time(tm
     assert b"/CIDFontType2" in pdf
     assert b"/Subtype /Image" not in pdf
     assert b"CreationDate" not in pdf
+
+
+def test_plots_of_an_earlier_run_do_not_outlive_it(tmp_path: Path) -> None:
+    full, _ = panels(1)
+    write_figures({"curve": full, "other": full}, tmp_path, "ood", pdf=True)
+    (tmp_path / "ood_mine.png").write_bytes(b"a file of the user's")
+    write_figures({"curve": full, "other": Figure()}, tmp_path, "ood", pdf=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"ood_curve.png", "ood_mine.png"}

@@ -89,3 +89,33 @@ def test_unknown_names_are_answered_with_what_there_is(every: list[Measurement])
 
 def test_a_system_known_to_no_published_table_is_found_among_the_measured(rows: list[Measurement]) -> None:
     assert systems(boards(rows, rows=("my_density",), origin="measured")["ood"]) == ["my_density"]
+
+
+def test_the_name_of_both_versions_of_a_published_system_means_both() -> None:
+    fid = Measurement("generation", "vaebm", "cifar10", "fid", 50.0, 49.0, 51.0, n=10, size="mini")
+    board = boards([fid], rows=("vaebm",))["generation"]
+    assert systems(board) == ["vaebm_no_pc", "vaebm", "vaebm_pc"]
+    assert [block.title for block in board.blocks] == ["Ours"]
+    board = boards([fid], columns=("is",))["generation"]
+    assert {"vaebm_no_pc", "vaebm_pc"} <= set(systems(board))
+    assert not any("without a published row" in block.title for block in board.blocks)
+
+
+def test_what_a_selection_hides_is_not_denied() -> None:
+    fid = Measurement("generation", "vaebm", "cifar10", "fid", 50.0, n=10, size="mini")
+    other = Measurement("generation", "glow", "cifar10", "fd_x", 5.0, n=10, size="mini")
+    for selection in ({"columns": ("is",)}, {"rows": ("glow",)}):
+        text = " ".join(boards([fid, other], **selection)["generation"].footnotes)
+        assert "nothing was measured" not in text
+
+
+def test_a_control_is_held_against_the_systems_shown(rows: list[Measurement]) -> None:
+    board = boards(rows, rows=("nvae", "codec_bytes"))["ood"]
+    (told,) = [note for note in board.footnotes if note.startswith("A control without parameters")]
+    assert "every measured system shown:" in told
+
+
+def test_a_run_does_not_end_by_a_selection_of_what_it_has_not(rows: list[Measurement]) -> None:
+    assert build_boards(rows, Selection(columns=("fd",)), strict=False) == {}
+    assert build_boards(rows, Selection(rows=("nobody",)), strict=False) == {}
+    assert build_boards(rows, Selection(columns=("svhn", "fd")), strict=False)
