@@ -1,6 +1,6 @@
 """What of the tables is shown: some systems, some columns, published or measured rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from evaluators.measurement import Measurement
@@ -30,8 +30,9 @@ def select_rows(rows: Iterable[Measurement], selection: Selection) -> list[Measu
     if not selection.rows:
         return kept
     order = {name: i for i, name in enumerate(selection.rows)}
-    place = lambda row: min((order[name] for name in _system_names(row) if name in order), default=None)
-    return sorted((row for row in kept if place(row) is not None), key=place)
+    absent = len(order)
+    place: Callable[[Measurement], int] = lambda row: min(order.get(name, absent) for name in _system_names(row))
+    return sorted((row for row in kept if place(row) < absent), key=place)
 
 
 def _system_names(row: Measurement) -> tuple[str, ...]:
