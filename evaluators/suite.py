@@ -16,7 +16,7 @@ from vaebm.data import ImageSet
 from vaebm.errors import UserError
 
 Option = dict[str, Any]
-LEAST = {"num_images": 0, "batch_size": 1, "threads": 0, "precision": 0, "seed": 0}  # options of every suite
+LEAST = {"num_images": 0, "batch_size": 1, "threads": 0, "seed": 0}  # options of every suite
 NAMED: Option = {"type": str, "action": "append", "default": [], "metavar": "NAME=PATH"}  # repeatable
 
 

@@ -13,7 +13,15 @@ from leaderboards.ranking import rank
 from leaderboards.render import fragment, standalone, to_csv, to_json, to_markdown, to_text
 from leaderboards.render.bibliography import bibtex, used_keys
 from leaderboards.render.numbers import Style
-from leaderboards.select import Selection, check_columns, check_rows, select_columns, select_metrics, select_rows
+from leaderboards.select import (
+    Selection,
+    check_columns,
+    check_rows,
+    select_columns,
+    select_metrics,
+    select_rows,
+    select_sets,
+)
 
 __all__ = [
     "BOARDS",
@@ -65,7 +73,7 @@ def build_boards(
     made: dict[str, list[Board]] = {}
     for suite in suites:
         own = [row for row in kept if row.suite == suite]
-        own = own if suite in COLUMNS_ARE_SETS else select_metrics(own, selection)
+        own = (select_sets if suite in COLUMNS_ARE_SETS else select_metrics)(own, selection)
         made[suite] = _suite_boards(suite, own, [row for row in paper if row.suite == suite])
     if strict:
         check_columns([board for boards in made.values() for board in boards], selection)

@@ -16,7 +16,7 @@ OUT, JOINED = (
 )  # of runs; of --board, so that the tables of a run stay as they are
 Run = tuple[Path, Results]  # a result file and its content
 
-PUBLISHED_DECIMALS = 2
+PUBLISHED_DECIMALS, MOST_DECIMALS = 2, 12
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--board": {
@@ -93,6 +93,8 @@ def chosen_task(options: Any, typed: Collection[str]) -> str:
         raise UserError(
             "--update-baseline: found no --check; needed --check baseline.json, the file to store the run in"
         )
+    if not 0 <= options.precision <= MOST_DECIMALS:
+        raise UserError(f"--precision {options.precision}: needed 0 to {MOST_DECIMALS} decimals")
     options.out = options.out or (JOINED if tasks[0] == "--board" else OUT)
     if options.check and options.check.resolve().parent == options.out.resolve():
         raise UserError(
@@ -111,7 +113,7 @@ def selection(options: Any) -> Selection:
     """
     if options.published and options.measured:
         raise UserError("--published --measured: needed one of them; without any, both kinds of rows are shown")
-    split = lambda text: tuple(name for name in text.split(",") if name)
+    split = lambda text: tuple(name.strip() for name in text.split(",") if name.strip())
     origin = "published" if options.published else "measured" if options.measured else ""
     return Selection(split(options.columns), split(options.rows), origin)
 
@@ -127,7 +129,12 @@ def read_runs(places: Sequence[str]) -> list[Run]:
     Raises:
         UserError: one of them cannot be used.
     """
-    return [(path, read_results(path)) for path in find_results([Path(place) for place in places])]
+    if "" in places:
+        raise UserError("--board: found an empty path; needed a result file or a folder of them")
+    runs = [(path, read_results(path)) for path in find_results([Path(place) for place in places])]
+    if places and not any(results.rows for _, results in runs):
+        raise UserError(f"--board {' '.join(places)}: found no measurement in it; needed a result file with rows")
+    return runs
 
 
 def publish(runs: Sequence[Run], options: Any, out: Path, *, strict: bool = True) -> str:
@@ -141,6 +148,8 @@ def publish(runs: Sequence[Run], options: Any, out: Path, *, strict: bool = True
     """
     style = style_of(options)
     boards = build_boards(merge(runs), selection(options), strict=strict)
+    if not boards and strict:
+        raise UserError("nothing is left of the tables; needed other --rows, --columns, --published or --measured")
     if not boards:
         print(
             "no table has what --rows and --columns name; --board shows others without measuring again", file=sys.stderr

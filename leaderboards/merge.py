@@ -34,10 +34,15 @@ def merge(runs: Sequence[tuple[Path, Results]]) -> list[Measurement]:
 
 
 def _names(runs: Sequence[tuple[Path, Results]], suite: str) -> dict[int, str]:
-    """Of the runs with that suite: the folders' names where these tell them apart, else the files', else the whole paths."""
+    """Of the runs with that suite, the shortest names that tell them apart: of folders, of files, of both, else whole paths."""
     paths = {i: path for i, (path, results) in enumerate(runs) if any(row.suite == suite for row in results.rows)}
-    for name in (lambda path: path.resolve().parent.name, lambda path: path.stem):
-        names = {i: name(path) for i, path in paths.items()}
+    for name in (
+        lambda path: path.parent.name,
+        lambda path: path.stem,
+        lambda path: f"{path.parent.name}/{path.stem}",
+        lambda path: f"{path.parent.parent.name}/{path.parent.name}",
+    ):
+        names = {i: name(path.resolve()) for i, path in paths.items()}
         if len({*names.values()}) == len(names):
             return names
     return {i: str(path) for i, path in paths.items()}

@@ -48,6 +48,13 @@ def select_metrics(rows: Sequence[Measurement], selection: Selection) -> list[Me
     return wanted or list(rows)
 
 
+def select_sets(rows: Sequence[Measurement], selection: Selection) -> list[Measurement]:
+    """Return the measurements of the columns wanted, for tables whose columns are data sets, with those about no outer set."""
+    inside = lambda row: row.dataset == row.protocol.get("in_distribution")
+    wanted = [row for row in rows if row.dataset in selection.columns or inside(row)]
+    return wanted if any(row.dataset in selection.columns for row in rows) else list(rows)
+
+
 def check_rows(rows: Iterable[Measurement], selection: Selection) -> None:
     """Refuse systems that nothing is known of.
 

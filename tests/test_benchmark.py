@@ -560,7 +560,7 @@ def test_without_a_network_a_row_says_what_is_missing(
         (("--num-images", "3"), ("--num-images 3", "at least 4")),
         (("--batch-size", "0"), ("--batch-size 0", "at least 1")),
         (("--importance-samples", "0"), ("--importance-samples 0", "at least 1")),
-        (("--precision", "-1"), ("--precision -1", "at least 0")),
+        (("--precision", "-1"), ("--precision -1", "needed 0")),
         (("--threads", "-1"), ("--threads -1", "at least 0")),
         (("--seed", "-1"), ("--seed -1", "at least 0")),
         (("--device", "cudda"), ("--device cudda",)),

@@ -111,6 +111,24 @@ def _auroc(folder: Path, system: str) -> float:
     return row.value
 
 
+def test_a_result_without_rows_is_not_the_papers_tables(
+    finished: Path, call: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    write_results(_with_rows(read_results(finished / "ood.json"), []), tmp_path / "empty.json")
+    refused(call("--board", tmp_path / "empty.json", "--out", tmp_path / "o"), "empty.json", "no measurement")
+    assert not (tmp_path / "o").exists()
+
+
+def test_blanks_around_names_do_not_matter(
+    finished: Path, call: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    answers = [
+        call("--board", finished, "--rows", words, "--out", tmp_path)[:2] for words in ("nvae,glow", "nvae, glow ")
+    ]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 0
+
+
 def test_a_board_does_not_write_over_the_tables_of_a_run() -> None:
     assert cli.JOINED != cli.OUT
     assert cli.OUT in cli.JOINED.parents
@@ -247,6 +265,10 @@ def test_history_lists_runs(finished: Path, call: Callable[..., tuple[int, str, 
         (("--board", "--published", "--measured"), ("--published", "--measured")),
         (("--board", "--rows", "vaebn"), ("--rows", "vaebm")),
         (("--board", "--columns", "fidd"), ("--columns", "fid")),
+        (("--board", ""), ("--board", "empty")),
+        (("--board", "--measured"), ("nothing is left", "--measured")),
+        (("--board", "--precision", "-1"), ("--precision -1", "needed 0")),
+        (("--board", "--precision", "99999999999999999999"), ("--precision",)),
         (("--board", "--systems", "nvae"), ("--systems", "--board", "--suite")),
         (("--board", "--json"), ("--json", "--board")),
         (("--history", "nvae", "--seed", "0"), ("--seed", "--history")),

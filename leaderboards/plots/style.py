@@ -1,6 +1,7 @@
 """The one style of all plots: colours, panels, legends, sheets of images, files."""
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,10 @@ def _bytes(figure: "Figure", ending: str) -> bytes:
 
     metadata: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}[ending]
     out = io.BytesIO()
-    with matplotlib.rc_context(STYLE):  # ticks are made while drawing
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():  # ticks are made while drawing
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing"
+        )  # a name in letters that the font lacks: drawn as boxes
         figure.savefig(out, format=ending, metadata=metadata)
     return out.getvalue()
 

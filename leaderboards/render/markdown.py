@@ -4,13 +4,14 @@ import re
 
 from leaderboards.board import Board
 from leaderboards.render.numbers import Style, arrow, parts, rank_legend
+from leaderboards.render.terminal import plain
 
 MARKS = {1: "**{}**", 2: "<ins>{}</ins>"}
 
 
 def escape(text: str) -> str:
     r"""Return text that GitHub shows as it is: a backslash before every character with a meaning, no line breaks."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$&^!])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&^!])", r"\\\1", " ".join(plain(text).split()))
 
 
 def to_markdown(board: Board, style: Style | None = None) -> str:

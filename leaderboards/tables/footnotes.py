@@ -107,12 +107,30 @@ def _against(group: _Sides) -> str:
     return f"{text}; seed{'s' * (len(group.seeds) > 1)} {seeds}" if seeds else text
 
 
+def describe_means(entries: Sequence[Entry], usual: Sequence[str], title: Callable[[str], str]) -> list[str]:
+    """Say of which sets a measured mean is, where these are not the usual ones.
+
+    Args:
+        usual: sets of the paper's mean.
+        title: printed name of a set.
+    """
+    sets = {entry.row: entry.protocol.get("mean_of") for entry in entries if entry.mean}
+    known = {row: tuple(map(str, found)) for row, found in sets.items() if isinstance(found, list | tuple)}
+    if all(set(found) == set(usual) for found in known.values()):
+        return []
+    listed = _members(known, lambda row: _join([title(name) for name in known[row]]))
+    told = [text if len(listed) == 1 else f"{text} ({_join(rows)})" for text, rows in listed.items()]
+    return [
+        f"Mean of measured rows: over {'; over '.join(told)}. Means over other sets are not ranked against each other."
+    ]
+
+
 def describe_origins(entries: Sequence[Entry]) -> list[str]:
     """Say where the images come from, which are not known to be official test images, and what was done to them."""
     seen: dict[str, list[tuple[dict[str, str], list[str]]]] = {}  # set -> where its images are from, and in which rows
     for entry in entries:
         for side, name in (("in", entry.source), ("out", "" if entry.mean else entry.column)):
-            found = {what: entry.protocol.get(f"{side}_{what}", "") for what in ("split", "source", "notes")}
+            found = {what: str(entry.protocol.get(f"{side}_{what}", "")) for what in ("split", "source", "notes")}
             if name and found["source"]:
                 rows = next((rows for known, rows in seen.setdefault(name, []) if known == found), None)
                 if rows is None:
@@ -131,7 +149,7 @@ def describe_origins(entries: Sequence[Entry]) -> list[str]:
         warning = f" Not known to be official test images: {_join(unofficial)}." if unofficial else ""
         sentences.append(f"Images: {'; '.join(listed)}.{warning}")
     notes: dict[str, str] = {}
-    inside = {note for entry in entries for note in entry.protocol.get("in_notes", "").split("; ")}
+    inside = {note for entry in entries for note in str(entry.protocol.get("in_notes", "")).split("; ")}
     for name, origin in origins.items():
         known = inside if name in made else set()  # what is made of the in-distribution images inherits their notes
         kept = [note for note in origin["notes"].split("; ") if note not in known and not _DUPLICATES.fullmatch(note)]
@@ -177,7 +195,7 @@ def describe_intervals(entries: Sequence[Entry]) -> list[str]:
     made: dict[str, list[str]] = {}
     for entry in entries:
         if entry.protocol.get("interval", "95 %") != "95 %":
-            names = made.setdefault(entry.protocol["interval"].replace(", 95 %", ""), [])
+            names = made.setdefault(str(entry.protocol["interval"]).replace(", 95 %", ""), [])
             names += [name(entry)] * (name(entry) not in names)
     if not made:
         return ["Brackets: 95 % intervals."] if entries else []

@@ -12,6 +12,7 @@ from leaderboards.tables.footnotes import (
     describe_differences,
     describe_images,
     describe_intervals,
+    describe_means,
     describe_origins,
     describe_published,
     describe_scores,
@@ -89,6 +90,7 @@ def _auroc(rows: Sequence[Measurement], published: Sequence[Measurement], source
     entries = _entries([row for row in rows if row.metric == "auroc"])
     notes = ["AUROC: higher is better, 0.5 is chance."] if entries else []
     notes += describe_intervals(entries) + describe_images(entries) + describe_origins(entries)
+    notes += describe_means(entries, PAPER_SETS, names.dataset_title)
     notes += describe_differences(entries) + describe_scores(entries)
     notes += _control_notes(systems, controls, columns)
     notes += _published_notes(published)
@@ -124,7 +126,8 @@ def _published_notes(published: Sequence[Measurement]) -> Iterator[str]:
         "Their authors used other protocols (test splits, input noise, resizing, bounds) and full-size models: never rank a measured"
         " row against them. The mean of a published row is computed here from its four cells.",
     )
-    yield "Supervised models saw class labels in training; unsupervised ones did not."
+    if any(row.provenance["category"].startswith("Supervised") for row in published):
+        yield "Supervised models saw class labels in training; unsupervised ones did not."
 
 
 def _control_notes(systems: Sequence[Row], controls: Sequence[Row], columns: Sequence[Column]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from evaluators.measurement import Measurement
-from leaderboards import build_boards
+from leaderboards import Selection, build_boards
 from leaderboards.board import Board, Cell, Row
 from leaderboards.published import read_published
 from leaderboards.tables.footnotes import (
@@ -318,3 +318,38 @@ def test_importing_leaderboards_loads_neither_matplotlib_nor_pandas_nor_torch() 
     code += " leaderboards.plots.ood, leaderboards.plots.generation, leaderboards.plots.modes; print([m for m in ('matplotlib', 'pandas',"
     code += " 'seaborn', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_mean_over_other_sets_than_the_papers_says_so(rows: list[Measurement]) -> None:
+    of = lambda sets: [
+        replace(r, protocol=r.protocol | {"mean_of": sets}) if r.dataset == "mean" and r.metric == "auroc" else r
+        for r in rows
+    ]
+    usual = board_of(of(["svhn", "cifar10_interp", "cifar100", "celeba"]))
+    assert not any("Mean of measured rows" in note for note in usual.footnotes)
+    other = board_of(of(["svhn", "my_textures"]))
+    assert any(note.startswith("Mean of measured rows: over SVHN and my_textures.") for note in other.footnotes)
+    mixed = [
+        row if row.system == "vaebm" else usual for row, usual in zip(of(["svhn"]), of(["svhn", "celeba"]), strict=True)
+    ]
+    (told,) = [note for note in board_of(mixed).footnotes if note.startswith("Mean of measured rows")]
+    assert "over SVHN (VAEBM); over SVHN and CelebA (" in told
+    assert cell_of(board_of(mixed), "VAEBM (measured, mini)", "mean").rank == 0
+
+
+def test_supervised_models_are_spoken_of_where_there_is_one(rows: list[Measurement]) -> None:
+    text = lambda names: " ".join(build_boards(rows, Selection(rows=names))["ood"][0].footnotes)
+    assert "Supervised models" in text(("jem", "vaebm"))
+    assert "Supervised models" not in text(("vaebm",))
+
+
+def test_footnotes_speak_of_the_columns_shown(rows: list[Measurement]) -> None:
+    told = [replace(r, protocol=r.protocol | {"out_source": f"place of {r.dataset}", "in_source": "in"}) for r in rows]
+    text = " ".join(build_boards(told, Selection(columns=("svhn",)))["ood"][0].footnotes)
+    assert "place of svhn" in text
+    assert "place of cifar100" not in text
+
+
+def test_words_of_the_wrong_kind_in_a_protocol_do_not_stop_a_table(rows: list[Measurement]) -> None:
+    odd = [replace(r, protocol=r.protocol | {"interval": 5, "in_source": 5, "in_notes": 7}) for r in rows]
+    assert board_of(odd).footnotes

@@ -60,7 +60,9 @@ def test_a_time_measured_twice_is_no_disagreement(rows: list[Measurement]) -> No
     [
         (("a/ood.json", "b/ood.json"), ("a", "b")),
         (("a/first.json", "a/second.json"), ("first", "second")),
-        (("a/x.json", "a/y.json", "b/x.json"), ("a/x.json", "a/y.json", "b/x.json")),
+        (("a/x.json", "a/y.json", "b/x.json"), ("a/x", "a/y", "b/x")),
+        (("p/a/x.json", "q/a/x.json"), ("p/a", "q/a")),
+        (("o/p/a/x.json", "r/p/a/x.json"), ("o/p/a/x.json", "r/p/a/x.json")),
     ],
 )
 def test_runs_are_told_apart_by_the_shortest_name_that_does(
