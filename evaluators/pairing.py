@@ -7,17 +7,33 @@ so a comparison that knows their correlation sees differences that the two inter
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluators.metrics.auroc import placements
+from evaluators.metrics.arrays import finite_scores
+from evaluators.metrics.auroc import auroc, placements
 from evaluators.protocols import Scores
 from vaebm.errors import UserError
 
 MEAN = "mean"
 RunScores = Mapping[str, Mapping[str, Scores]]  # system -> data set -> (N,)
 Parts = tuple[NDArray[np.float64], ...]  # what an estimate is the sum of the means of
+
+
+class Pair(NamedTuple):
+    """Two AUROCs (or means of AUROCs) of the same images, and their correlation.
+
+    Attributes:
+        correlation: in [-1, 1].
+        first, second: the AUROCs in [0, 1] that the scores of each run have; whoever trusts the correlation for a number that is
+            stored elsewhere has to see that it is this one.
+    """
+
+    correlation: float
+    first: float
+    second: float
 
 
 def auroc_correlation(a_in: ArrayLike, a_out: ArrayLike, b_in: ArrayLike, b_out: ArrayLike) -> float:
@@ -51,7 +67,12 @@ def mean_auroc_correlation(
 
 
 def correlations(a: RunScores, b: RunScores, in_dist: str) -> dict[tuple[str, str], float]:
-    """Return ``(system, data set) -> correlation`` of two runs' AUROCs, and ``(system, "mean")`` where a system has several sets.
+    """Return ``(system, data set) -> correlation`` of two runs' AUROCs; see :func:`pairs`."""
+    return {place: pair.correlation for place, pair in pairs(a, b, in_dist).items()}
+
+
+def pairs(a: RunScores, b: RunScores, in_dist: str) -> dict[tuple[str, str], Pair]:
+    """Return ``(system, data set) -> pair`` of two runs' AUROCs, and ``(system, "mean")`` where a system has several sets.
 
     Only what both runs have in equal numbers is there. Whether the images are the same, the numbers cannot tell: that is the
     caller's to know.
@@ -59,7 +80,7 @@ def correlations(a: RunScores, b: RunScores, in_dist: str) -> dict[tuple[str, st
     Args:
         in_dist: name of the in-distribution set.
     """
-    found: dict[tuple[str, str], float] = {}
+    found: dict[tuple[str, str], Pair] = {}
     for system in sorted(a.keys() & b.keys()):
         first, second = a[system], b[system]
         alike = {name for name in first.keys() & second.keys() if len(first[name]) == len(second[name]) > 1}
@@ -67,19 +88,21 @@ def correlations(a: RunScores, b: RunScores, in_dist: str) -> dict[tuple[str, st
             continue
         outer = sorted(alike - {in_dist})
         parts = {name: [placements(run[in_dist], run[name]) for run in (first, second)] for name in outer}
-        found |= {(system, name): _correlation(*parts[name]) for name in outer}
+        values = {name: [auroc(run[in_dist], run[name]) for run in (first, second)] for name in outer}
+        found |= {(system, name): Pair(_correlation(*parts[name]), *values[name]) for name in outer}
         if len(outer) > 1 and alike == first.keys() | second.keys():
-            found[system, MEAN] = _correlation(*(_parts_of_mean(run) for run in zip(*parts.values(), strict=True)))
+            correlation = _correlation(*(_parts_of_mean(run) for run in zip(*parts.values(), strict=True)))
+            found[system, MEAN] = Pair(correlation, *np.mean([*values.values()], axis=0).tolist())
     return found
 
 
-def score_correlations(a: Path, b: Path, in_dist: str) -> dict[tuple[str, str], float]:
-    """Return :func:`correlations` of two files of scores as the OOD suite writes them.
+def score_correlations(a: Path, b: Path, in_dist: str) -> dict[tuple[str, str], Pair]:
+    """Return :func:`pairs` of two files of scores as the OOD suite writes them.
 
     Raises:
         UserError: one of them is no such file.
     """
-    return correlations(_read(a), _read(b), in_dist)
+    return pairs(_read(a), _read(b), in_dist)
 
 
 def _parts_of_mean(found: Sequence[Parts]) -> Parts:
@@ -106,7 +129,7 @@ def _read(path: Path) -> dict[str, dict[str, Scores]]:
             for name in file.files:
                 system, dataset, term = name.split("/")
                 if term == "score":
-                    scores.setdefault(system, {})[dataset] = file[name]
+                    scores.setdefault(system, {})[dataset] = finite_scores(file[name], name)
     except Exception as error:  # zip, zlib, npy header, a pickle: numpy and zipfile raise what they like
         raise UserError(
             f"{path}: found no scores in it ({type(error).__name__}); needed an ood_scores.npz as --suite ood writes; "

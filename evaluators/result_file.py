@@ -8,6 +8,7 @@ careless hands, not forgers.
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -58,7 +59,7 @@ def write_results(results: Results, path: Path) -> None:
     Raises:
         ValueError: the content does not fit the schema.
         TypeError: a protocol, a provenance or an option holds what JSON has not.
-        OSError: the folder cannot be written.
+        UserError: it cannot be written there.
     """
     document = {"schema_version": SCHEMA_VERSION, **asdict(results)}
     document["measurements"] = document.pop("rows")
@@ -66,7 +67,11 @@ def write_results(results: Results, path: Path) -> None:
     document = {"schema_version": SCHEMA_VERSION, "checksum": checksum(document), **document}
     if complaint := _complaint(document):
         raise ValueError(f"{path}: {complaint}")
-    write_atomically(Path(path), lambda partial: partial.write_text(json.dumps(document, indent=1) + "\n"))
+    try:
+        write_atomically(Path(path), lambda partial: partial.write_text(json.dumps(document, indent=1) + "\n"))
+    except OSError as error:  # which names the partial file, that the user does not know
+        reason = "it is a folder" if Path(path).is_dir() else error.strerror
+        raise UserError(f"{path}: cannot be written ({reason}); choose another folder with --out") from error
 
 
 def read_results(path: Path) -> Results:
@@ -93,13 +98,13 @@ def find_results(places: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: a folder holds no result file.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for place in map(Path, places):
         files = [path for path in sorted(place.glob("*.json")) if _is_or_was_one(path)] if place.is_dir() else [place]
         if not files:
             raise UserError(f"{place}: found no result file in this folder; {NO_RESULTS}")
         for path in files:
-            found.setdefault(path.resolve(), path)
+            found.setdefault(os.path.realpath(path), path)  # of a link to itself, too: reading it says what is wrong
     return list(found.values())
 
 
@@ -216,7 +221,8 @@ def _complaint(document: Any) -> str:
     """Return where and how a document does not fit the schema; empty if it does."""
     for error in _validator().iter_errors(document):
         place, meaning = error.json_path.removeprefix("$").removeprefix("."), error.schema.get("description", "")
-        return f"{place or 'document'}: {_short(error.message)}" + (f" ({meaning.rstrip('.')})" if meaning else "")
+        said = f"{error.instance!r} does not match" if error.validator == "pattern" else error.message
+        return f"{place or 'document'}: {_short(said)}" + (f" ({meaning.rstrip('.')})" if meaning else "")
     return ""
 
 

@@ -110,6 +110,11 @@ def judgeable(row: Measurement) -> bool:
     return not _not_judged_kind(row) and _direction(row.metric) is not None and None not in _estimate(row)
 
 
+def has_scores(row: Measurement) -> bool:
+    """Return whether a row is the AUROC of the scores that its run leaves for every image."""
+    return (row.suite, row.metric, row.role, row.variant) == ("ood", "auroc", "headline", "")
+
+
 def same_images(run: Measurement, baseline: Measurement) -> bool:
     """Return whether both rows say of which images they are, and say the same."""
     return bool(run.provenance.get("data")) and run.provenance.get("data") == baseline.provenance.get("data")
@@ -157,8 +162,7 @@ def _test(cell: Comparison, cells: int, correlations: Correlations) -> Compariso
     assert change is not None
     up = change > 0
     greater, less = (run, baseline) if up else (baseline, run)
-    paired = (run.suite, run.metric, run.role, run.variant) == ("ood", "auroc", "headline", "")
-    known = paired and same_images(run, baseline)
+    known = has_scores(run) and same_images(run, baseline)
     correlation = correlations.get((run.system, run.dataset), 0.0) if known else 0.0
     error = standard_error(_estimate(greater), _estimate(less), correlation)
     worse = change != 0 and up is not _direction(run.metric)

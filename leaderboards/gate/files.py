@@ -1,5 +1,7 @@
 """The files of the gate: what a run is compared with, and where its scores are."""
 
+import json
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,7 +25,7 @@ def read_baseline(path: Path, written: Iterable[Path] = ()) -> Results:
     Raises:
         UserError: it is not there, cut off, edited, of a newer version, or no result file; or it is one of ``written``.
     """
-    if path.resolve() in {file.resolve() for file in written}:
+    if os.path.realpath(path) in map(os.path.realpath, written):  # unlike resolve(), not lost in a link to itself
         raise UserError(f"--check {path}: found the run's own file; needed a stored one, elsewhere than in --out")
     if not path.exists():
         raise UserError(f"--check {path}: no such file; store the present run as the baseline with --update-baseline")
@@ -31,6 +33,21 @@ def read_baseline(path: Path, written: Iterable[Path] = ()) -> Results:
         return read_results(path)
     except UserError as error:
         raise UserError(f"--check {error}") from None
+
+
+def check_replaceable(path: Path) -> None:
+    """See that a baseline may be stored in this place: nothing is there, an empty file, or a result file, be it cut off or edited.
+
+    Raises:
+        UserError: a folder or another file is there.
+    """
+    if path.is_dir():
+        raise UserError(f"--check {path}: found a folder; needed a file to store the baseline in")
+    if path.is_file() and not _is_or_was_result(path.read_bytes()):
+        raise UserError(
+            f"--check {path}: found a file that is no result file; --update-baseline replaces baselines only: "
+            "choose another file with --check, or remove this one"
+        )
 
 
 def join(runs: Sequence[Run]) -> Results:
@@ -84,8 +101,9 @@ def store_baseline(runs: Sequence[Run], path: Path) -> None:
     Scores of an earlier baseline that has none now are removed: they would be paired with rows that are not theirs.
 
     Raises:
-        UserError: two runs of one suite; the folder cannot be written.
+        UserError: two runs of one suite; what is there is no baseline; the folder cannot be written.
     """
+    check_replaceable(path)
     results, kept = join(runs), _kept_scores(path)
     found = next((scores for file, _ in runs if (scores := scores_beside(file))), None)
     with tempfile.TemporaryDirectory() as folder:
@@ -94,8 +112,6 @@ def store_baseline(runs: Sequence[Run], path: Path) -> None:
         contents = {path: written.read_bytes()}
     if found:
         contents[kept] = found.read_bytes()
-    if path.is_dir():
-        raise UserError(f"--check {path}: found a folder; needed a file to store the baseline in")
     try:
         write_all(contents)
     except UserError as error:
@@ -103,6 +119,15 @@ def store_baseline(runs: Sequence[Run], path: Path) -> None:
         raise UserError(f"--check {path}: cannot write there ({reason}); choose another file with --check") from None
     if found is None:
         kept.unlink(missing_ok=True)
+
+
+def _is_or_was_result(content: bytes) -> bool:
+    text = content.decode(errors="replace").strip()
+    try:
+        document = json.loads(text or "{}")
+    except (ValueError, RecursionError):  # cut off or edited: the key must be there, and an object around it
+        return text.startswith("{") and '"schema_version"' in text
+    return not text or (isinstance(document, dict) and "schema_version" in document)
 
 
 def _kept_scores(path: Path) -> Path:

@@ -28,12 +28,14 @@ class Report:
         baseline: file of the stored run.
         missing_suites: suites of the baseline that were not run.
         weights: systems whose weights changed, with the beginnings of their hashes: (name, in the baseline, in the run).
+        foreign_scores: result files beside which lie scores of another run.
     """
 
     cells: Sequence[Comparison]
     baseline: str
     missing_suites: Sequence[str] = ()
     weights: Sequence[tuple[str, str, str]] = ()
+    foreign_scores: Sequence[str] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -90,9 +92,13 @@ class Report:
         return [cell for cell in self.cells if cell.outcome is Outcome.NOT_JUDGED and cell.change]
 
 
-def to_text(report: Report) -> str:
-    """Return the table of what moved and the verdict as aligned text."""
-    lines = [f"Compared with {plain(report.baseline)}:"]
+def to_text(report: Report, *, replaces: bool = False) -> str:
+    """Return the table of what moved and the verdict as aligned text.
+
+    Args:
+        replaces: the run replaces the baseline, so that nothing passes or fails: without the verdict.
+    """
+    lines = ["Replaces the old baseline; against it:" if replaces else f"Compared with {plain(report.baseline)}:"]
     if moved := report.moved():
         lines += ["", *_aligned([COLUMNS, *(_line(cell, _LONGEST) for cell in moved)])]
     if silent := report.not_judged():
@@ -100,8 +106,9 @@ def to_text(report: Report) -> str:
             [(*COLUMNS[:6], "not judged"), *(_not_judged_line(cell, _LONGEST) for cell in silent[:_SHOWN])]
         )
         lines += ["", *shown]
-        lines += [f"... and {len(silent) - _SHOWN} more in check.md"] if len(silent) > _SHOWN else []
-    lines += ["", *map(plain, _notes(report)), report.verdict]
+        rest = f"... and {len(silent) - _SHOWN} more" + ("" if replaces else " in check.md")
+        lines += [rest] if len(silent) > _SHOWN else []
+    lines += ["", *map(plain, _notes(report)), *([] if replaces else [report.verdict])]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -128,6 +135,7 @@ def to_json(report: Report) -> str:
         "counts": report.counts,
         "missing_suites": list(report.missing_suites),
         "weights_changed": [dict(zip(("system", "baseline", "run"), entry, strict=True)) for entry in report.weights],
+        "foreign_scores": list(report.foreign_scores),
         "cells": [_record(cell) for cell in report.cells],
     }
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
@@ -139,6 +147,8 @@ def _notes(report: Report) -> Iterator[str]:
         yield f"Suite {suite} of the baseline was not run."
     for system, old, new in report.weights:
         yield f"{system}: other weights than in the baseline ({old}, now {new})."
+    for file in report.foreign_scores:
+        yield f"The scores beside {file} are not those of its rows: their cells are not compared image by image."
     if paired := sum(cell.correlation != 0 for cell in report.cells):
         yield f"Compared image by image, by the scores of both runs: {_number(paired, 'cell')}."
     tested = ", ".join(f"{counts[outcome]} {outcome}" for outcome in DECIDED)

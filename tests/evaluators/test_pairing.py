@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from evaluators.metrics.auroc import auroc, auroc_difference, delong_variance
-from evaluators.pairing import auroc_correlation, correlations, mean_auroc_correlation, score_correlations
+from evaluators.pairing import auroc_correlation, correlations, mean_auroc_correlation, pairs, score_correlations
 from evaluators.score_files import save_scores
 from vaebm.errors import UserError
 
@@ -134,7 +134,19 @@ def test_reads_files_of_the_suite_without_their_terms(tmp_path: Path) -> None:
         with_terms = {s: {d: {"log_p": v * 0, "score": v} for d, v in sets.items()} for s, sets in side.items()}
         save_scores(tmp_path / f"{name}.npz", with_terms)
     found = score_correlations(tmp_path / "a.npz", tmp_path / "b.npz", "cifar10")
-    assert found == correlations(first, second, "cifar10")
+    assert found == pairs(first, second, "cifar10")
+    assert {place: pair.correlation for place, pair in found.items()} == correlations(first, second, "cifar10")
+
+
+def test_tells_the_auroc_that_each_run_has() -> None:
+    first, second = runs()
+    found = pairs(first, second, "cifar10")
+    by_hand = lambda side, name: kernel(side["mine"]["cifar10"], side["mine"][name]).mean()
+    for name in ("svhn", "celeba"):
+        assert found["mine", name][1:] == pytest.approx((by_hand(first, name), by_hand(second, name)), abs=1e-12)
+    assert found["mine", "svhn"].first != pytest.approx(found["mine", "svhn"].second, abs=1e-6)
+    means = [(by_hand(side, "svhn") + by_hand(side, "celeba")) / 2 for side in (first, second)]
+    assert found["mine", "mean"][1:] == pytest.approx(means, abs=1e-12)
 
 
 def test_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
@@ -150,6 +162,9 @@ def test_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
         score_correlations(bad, good, "cifar10")
     np.savez(bad, **{"a/b/score": np.array([object()])}, allow_pickle=True)
     with pytest.raises(UserError, match="found no scores in it"):
+        score_correlations(bad, good, "cifar10")
+    np.savez(bad, **{"mine/cifar10/score": np.array([0.0, np.nan]), "mine/svhn/score": np.ones(2)})
+    with pytest.raises(UserError, match=r"bad\.npz: found no scores in it"):
         score_correlations(bad, good, "cifar10")
     with pytest.raises(UserError, match="FileNotFoundError"):
         score_correlations(tmp_path / "none.npz", good, "cifar10")

@@ -87,7 +87,8 @@ def measurements(draw: Any) -> Measurement:
     low, value, high = sorted(draw(st.lists(numbers, min_size=3, max_size=3)))
     empty = draw(st.booleans())
     return Measurement(
-        *(draw(st.text(min_size=1)) for _ in range(4)),
+        draw(st.from_regex(r"[a-z][a-z0-9]*([_.-][A-Z0-9]+)?", fullmatch=True)),
+        *(draw(st.text(min_size=1)) for _ in range(3)),
         **{"value": None} if empty else {"value": value, "low": low, "high": high},
         n=draw(st.none() | st.integers(0)),
         role=draw(st.sampled_from(["headline", "diagnostic", "control"])),
@@ -302,6 +303,28 @@ def _put(document: Any, *keys: str | int, value: Any) -> dict[str, Any]:
             "measurements[0]: vaebm/svhn/auroc: an interval must not end before it begins",
         ),
         (("measurements", 0, "n"), 1.5, "measurements[0].n: 1.5 is not of type"),
+        (("measurements", 0, "n"), -1, "measurements[0].n: -1 is less than the minimum of 0"),
+        *(
+            (("measurements", 0, "suite"), name, f"measurements[0].suite: {name!r} does not match (Suite that made it")
+            for name in (
+                "../../evil",
+                "/etc/evil",
+                "a/b",
+                "a\\b",
+                "..",
+                "a..b",
+                ".hidden",
+                "",
+                "-o",
+                "ood\n",
+                "a,b",
+                "ö",
+            )
+        ),
+        *(
+            (("suite",), name, f"suite: {name!r} does not match (The suite that was run")
+            for name in ("../../evil", "ood,../evil", "ood,", ",ood", "a..b", "ood, modes", "ood\n", "\n")
+        ),
         (("measurements", 0, "role"), "hero", "measurements[0].role: 'hero' is not one of"),
         (("measurements", 0, "origin"), "guessed", "measurements[0].origin: 'guessed' is not one of"),
         (("measurements", 0, "system"), "", "measurements[0].system: '' should be non-empty"),
@@ -366,6 +389,32 @@ def test_version_1_with_less_or_wrong_content(path: Path) -> None:
     assert read_results(path).suite == "ood,modes"
 
 
+def test_version_1_names_no_other_folder_either(path: Path) -> None:
+    document = json.loads(VERSION_1.read_text())
+    evil = {**document, "measurements": [{**document["measurements"][0], "suite": "../../evil"}]}
+    assert "suite: '../../evil' does not match" in reading(path, json.dumps(evil))
+
+
+@pytest.mark.parametrize("suite", ["", "ood", "ood,generation,modes", "my_suite-2.1", "ood,my.own"])
+def test_names_of_suites_that_are_fine(path: Path, suite: str) -> None:
+    rows = [replace(example().rows[0], suite=name, n=0) for name in suite.split(",") if name]
+    write_results(replace(example(), suite=suite, rows=rows), path)
+    assert read_results(path) == replace(example(), suite=suite, rows=rows)
+    with pytest.raises(ValueError, match="does not match"):
+        write_results(replace(example(), suite=f"../{suite}"), path)
+
+
+def test_what_cannot_be_written_is_named_as_the_user_knows_it(tmp_path: Path) -> None:
+    (tmp_path / "ood.json").mkdir()
+    with pytest.raises(UserError) as refusal:
+        write_results(example(), tmp_path / "ood.json")
+    needed = "cannot be written (it is a folder); choose another folder with --out"
+    assert str(refusal.value) == f"{tmp_path / 'ood.json'}: {needed}"
+    assert [place.name for place in tmp_path.iterdir()] == ["ood.json"]
+    with pytest.raises(UserError, match=r"no/ood\.json: cannot be written \(No such file or directory\); .*--out"):
+        write_results(example(), tmp_path / "no" / "ood.json")
+
+
 # --- finding them ----------------------------------------------------------------------------------------------
 
 
@@ -395,6 +444,16 @@ def test_file_is_found_once_by_whatever_name(written: Path, monkeypatch: pytest.
     monkeypatch.chdir(written.parent)
     (written.parent / "in").mkdir()
     assert find_results([written, written.parent, Path("ood.json"), Path("in/../ood.json"), link]) == [written]
+
+
+def test_link_to_itself_is_for_the_reader_to_refuse(written: Path) -> None:
+    loop, other = written.parent / "loop.json", written.parent / "other.json"
+    loop.symlink_to(other)
+    other.symlink_to(loop)
+    assert find_results([written.parent]) == [written]
+    assert find_results([written, loop]) == [written, loop]
+    with pytest.raises(UserError, match=r"loop\.json: cannot be read \("):
+        read_results(loop)
 
 
 def test_place_without_results_is_refused(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def rows_of(systems: Sequence[str]) -> list[Measurement]:
 
 def empty_row() -> Measurement:
     """A cell without a number."""
-    return row("nvae", "fd_net", None, note="No features at hand: give --weights.")
+    return row("nvae", "kid", None, note="No features at hand: give --weights.")
 
 
 def runs_of(rows: Sequence[Measurement], folder: Path) -> list[Run]:

@@ -629,3 +629,72 @@ def test_without_the_scores_of_one_run_they_are_independent(
     assert scores_beside(runs[0][0]) is None
     check(runs, baseline, tmp_path, score_correlations)
     assert "image by image" not in capsys.readouterr().out
+
+
+def correlated(out: Path) -> dict[str, float]:
+    """Set -> correlation of the cells of ``check.json`` that were compared image by image."""
+    cells = json.loads((out / "check.json").read_text())["cells"]
+    return {cell["dataset"]: cell["correlation"] for cell in cells if cell["correlation"]}
+
+
+def test_scores_of_another_run_are_not_taken_for_those_of_the_rows(
+    measured: Callable[..., list[Run]], baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, other = measured(Sharpness(noise=0.25)), measured(Sharpness(noise=1.0))
+    scores = lambda run: run[0][0].parent / "ood_scores.npz"
+    alone = check(runs, baseline, tmp_path / "alone"), (tmp_path / "alone/check.json").read_text()
+    said = lambda file: f"The scores beside {file} are not those of its rows"
+    check(runs, baseline, tmp_path, score_correlations)
+    assert correlated(tmp_path).keys() == {"svhn", "cifar100", "mean"}
+    assert "are not those" not in capsys.readouterr().out
+    own = scores(runs).read_bytes()
+
+    # The run's scores are replaced by another run's.
+    scores(runs).write_bytes(scores(other).read_bytes())
+    assert check(runs, baseline, tmp_path, score_correlations) == alone[0]
+    assert correlated(tmp_path) == {}
+    printed, document = capsys.readouterr().out, json.loads((tmp_path / "check.json").read_text())
+    assert said(runs[0][0]) in printed
+    assert said(baseline) not in printed
+    assert "image by image, by the scores" not in printed
+    assert said(runs[0][0]) in (tmp_path / "check.md").read_text().replace("\\", "")
+    assert document["foreign_scores"] == [str(runs[0][0])]
+    assert document["cells"] == json.loads(alone[1])["cells"]
+
+    # The baseline's are.
+    scores(runs).write_bytes(own)
+    stale = tmp_path / "stale.json"
+    stale.write_bytes(baseline.read_bytes())
+    (tmp_path / "stale.scores.npz").write_bytes(scores(other).read_bytes())
+    check(runs, stale, tmp_path, score_correlations)
+    printed = capsys.readouterr().out
+    assert correlated(tmp_path) == {}
+    assert said(stale) in printed
+    assert said(runs[0][0]) not in printed
+
+
+def test_scores_of_one_set_that_are_another_runs_cost_that_set_and_the_mean(
+    measured: Callable[..., list[Run]], baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = measured(Sharpness(noise=0.25))
+    file = runs[0][0].parent / "ood_scores.npz"
+    with np.load(file) as held:
+        arrays = {name: held[name] for name in held.files}
+    arrays["sharp/svhn/score"] = -arrays["sharp/svhn/score"]
+    np.savez(file, **arrays)
+    check(runs, baseline, tmp_path, score_correlations)
+    assert correlated(tmp_path).keys() == {"cifar100"}
+    assert "are not those of its rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("off", [2e-9, -2e-9, 5e-10])
+def test_how_near_the_auroc_of_the_scores_must_be(off: float, stored: Callable[..., Path], tmp_path: Path) -> None:
+    data = {"provenance": {"data": {"svhn": "a"}}}
+    path = stored([row(**data)], "run/ood.json")
+    for file in (tmp_path / "run/ood_scores.npz", tmp_path / "baseline.scores.npz"):
+        file.touch()
+    baseline = stored([row(0.76, **data)])
+    for first, second in ((0.75 + off, 0.76), (0.75, 0.76 + off)):
+        told = lambda a, b, name, pair=(0.9, first, second): {("vaebm", "svhn"): pair}
+        check([(path, Results("ood", [row(**data)]))], baseline, tmp_path / "out", told)
+        assert correlated(tmp_path / "out") == ({"svhn": 0.9} if abs(off) < 1e-9 else {})

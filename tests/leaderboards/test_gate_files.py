@@ -15,7 +15,7 @@ from evaluators.pairing import score_correlations
 from evaluators.result_file import Results, read_results, write_results
 from evaluators.score_files import load_scores, save_scores
 from leaderboards.gate import check, write_baseline
-from leaderboards.gate.files import join, read_baseline, scores_beside
+from leaderboards.gate.files import join, read_baseline, scores_beside, store_baseline
 from vaebm.errors import UserError
 
 Run = tuple[Path, Results]
@@ -184,7 +184,11 @@ def test_what_moves_is_printed_before_it_is_replaced(
     ]
     write_baseline([(runs[0][0], replace(runs[0][1], rows=worse)), *runs[1:]], path)
     printed = capsys.readouterr().out
+    assert printed.startswith("Replaces the old baseline; against it:\n")
     assert "regressed" in next(line for line in printed.splitlines() if line.startswith("vaebm (mini)  svhn"))
+    assert "exit code" not in printed  # nothing passes or fails here
+    assert "1 regressed" in printed.splitlines()[-1]
+    assert "check.md" not in printed  # which is not written
     assert read_results(path).rows[0].value == worse[0].value
     write_baseline(runs, path, stream=sys.stderr)
     streams = capsys.readouterr()
@@ -196,10 +200,60 @@ def test_an_unreadable_baseline_is_replaced(
     runs: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "b.json"
-    path.write_text("{")
     write_baseline(runs, path)
-    assert "The old baseline is replaced without a comparison: --check" in capsys.readouterr().out
-    assert len(read_results(path).rows) == sum(len(results.rows) for _, results in runs)
+    whole = path.read_text()
+    assert "without a comparison" not in capsys.readouterr().out
+    for text in (whole[:100], whole[:-9], edited(whole), whole.replace("[", "<", 1), f"\n{whole[1:]}"[:0], " \n"):
+        path.write_text(text)
+        write_baseline(runs, path)
+        assert "The old baseline is replaced without a comparison: --check" in capsys.readouterr().out
+        assert len(read_results(path).rows) == sum(len(results.rows) for _, results in runs)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"my notes\n",
+        b'import json  # reads {"schema_version": 2}\n',
+        b"{}",
+        b"{",
+        b"[1, 2]",
+        b'["schema_version"]',
+        b'{"properties": {"schema_version": 2}}',
+        b"\x93NUMPY\x01\x00",
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_no_baseline_is_not_replaced(
+    content: bytes, runs: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, kept = tmp_path / "notes.txt", tmp_path / "notes.scores.npz"
+    path.write_bytes(content)
+    kept.write_bytes(b"mine")
+    for store in (lambda: write_baseline(runs, path), lambda: store_baseline(runs, path)):
+        with pytest.raises(UserError, match=r"--check .*notes\.txt: found a file that is no result file; .* --check"):
+            store()
+    assert (path.read_bytes(), kept.read_bytes()) == (content, b"mine")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_link_to_itself_is_no_baseline(runs: list[Run], tmp_path: Path) -> None:
+    loop = tmp_path / "loop.json"
+    loop.symlink_to(loop)
+    with pytest.raises(UserError, match=r"--check .*loop\.json: "):
+        read_baseline(loop, [runs[0][0]])
+
+
+def test_an_in_distribution_that_is_no_text_is_taken_for_one(runs: list[Run], tmp_path: Path) -> None:
+    path = tmp_path / "b.json"
+    write_baseline(runs, path)
+    odd = lambda row: replace(row, protocol={**row.protocol, "in_distribution": {"name": ["cifar10"]}})
+    rows = list(map(odd, read_results(path).rows))
+    write_results(replace(read_results(path), rows=rows), path)
+    assert check(runs, path, tmp_path / "out", score_correlations) == 2  # other cells, so the old ones are missing
+    same = [(runs[0][0], replace(runs[0][1], rows=list(map(odd, runs[0][1].rows)))), *runs[1:]]
+    write_baseline(same, path, score_correlations)
+    assert check(same, path, tmp_path / "out", score_correlations) == 0
 
 
 def edited(text: str) -> str:
