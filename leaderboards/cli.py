@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Collection, Sequence
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,14 @@ def chosen_task(options: Any, typed: Collection[str]) -> str:
     if not 0 <= options.precision <= MOST_DECIMALS:
         raise UserError(f"--precision {options.precision}: needed 0 to {MOST_DECIMALS} decimals")
     options.out = options.out or (JOINED if tasks[0] == "--board" else OUT)
-    if options.check and options.check.resolve().parent == options.out.resolve():
+    if options.check and realpath(options.check.parent) == realpath(options.out):
         raise UserError(
             f"--check {options.check}: found it in --out {options.out}, where runs are written; needed it elsewhere"
         )
     if options.check and not options.update_baseline:
-        gate.read_baseline(options.check)  # nothing is measured for a baseline that cannot be read
+        gate.read_baseline(options.check)  # nothing is measured for a baseline that cannot be read ...
+    if options.check and options.update_baseline:
+        gate.check_replaceable(options.check)  # ... or written
     return tasks[0]
 
 

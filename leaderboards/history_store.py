@@ -179,7 +179,7 @@ def _insert(database: sqlite3.Connection, run: int | None, row: Measurement) -> 
     content = json.dumps(comparable(row.protocol), sort_keys=True, separators=(",", ":"))
     protocol = sha256(content.encode()).hexdigest()
     weights = (row.provenance.get("fingerprint") or {}).get("weights") or ""
-    derived = {"in_distribution": row.protocol.get("in_distribution") or "", "weights": str(weights)}
+    derived = {"in_distribution": str(row.protocol.get("in_distribution") or ""), "weights": str(weights)}
     values = [derived[name] if name in derived else getattr(row, name) for name in COLUMNS]
     database.execute("INSERT OR IGNORE INTO protocol (hash, content) VALUES (?, ?)", (protocol, content))
     database.execute(

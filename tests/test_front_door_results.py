@@ -234,6 +234,20 @@ def test_a_baseline_does_not_lie_where_runs_are_written(
     assert (tmp_path / "ood.json").read_bytes() == (finished / "ood.json").read_bytes()
 
 
+def test_a_baseline_takes_the_place_of_no_other_file(
+    finished: Path, call: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """Found before anything is measured or written."""
+    (tmp_path / "thesis.tex").write_text("years of work")
+    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
+    for words in (("--board", finished), SMALL):
+        answer = call(*words, "--check", tmp_path / "thesis.tex", "--update-baseline", "--out", tmp_path / "o")
+        refused(answer, "thesis.tex")
+        refused(call(*words, "--check", tmp_path / "loop.json", "--out", tmp_path / "o"), "loop.json")
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    assert not (tmp_path / "o").exists()
+
+
 # --- history ---------------------------------------------------------------------------------------------------------
 
 

@@ -60,8 +60,8 @@ def write_baseline(
 ) -> None:
     """Store runs as the baseline, with the scores of the OOD suite beside it as ``<stem>.scores.npz``: both or none.
 
-    Before another baseline is replaced, what moves is printed; whatever that is, it is replaced. No other file is. Runs without any cell that the gate could
-    test are stored with a warning.
+    Before another baseline is replaced, what moves is printed; whatever that is, it is replaced. No other file is. Runs
+    without any cell that the gate could test are stored with a warning.
 
     Raises:
         UserError: two runs of one suite; what is there is no baseline; the folder cannot be written.
