@@ -127,19 +127,27 @@ def describe_means(entries: Sequence[Entry], usual: Sequence[str], title: Callab
 
 def describe_origins(entries: Sequence[Entry]) -> list[str]:
     """Say where the images come from, which are not known to be official test images, and what was done to them."""
-    seen: dict[str, list[tuple[dict[str, str], list[str]]]] = {}  # set -> where its images are from, and in which rows
+    seen: dict[
+        str, list[tuple[dict[str, str], list[Entry]]]
+    ] = {}  # set -> where its images are from, and for which rows
     for entry in entries:
         for side, name in (("in", entry.source), ("out", "" if entry.mean else entry.column)):
             found = {what: str(entry.protocol.get(f"{side}_{what}", "")) for what in ("split", "source", "notes")}
             if name and found["source"]:
-                rows = next((rows for known, rows in seen.setdefault(name, []) if known == found), None)
-                if rows is None:
-                    seen[name].append((found, rows := []))
-                rows += [entry.row] * (entry.row not in rows)
+                users = next((users for known, users in seen.setdefault(name, []) if known == found), None)
+                if users is None:
+                    seen[name].append((found, users := []))
+                users.append(entry)
     origins: dict[str, dict[str, str]] = {}
     for name, places_of in seen.items():
-        for found, rows in places_of:
-            origins[name if len(places_of) == 1 else f"{name} of {_join(rows)}"] = found
+        runs = [dict.fromkeys(user.run for user in users) for _, users in places_of]
+        # By the names of runs where every place has one and no run has images of two places.
+        by_run = all(map(any, runs)) and len({run for each in runs for run in each}) == sum(map(len, runs))
+        for (found, users), own in zip(places_of, runs, strict=True):
+            where = (
+                f"in {_join(list(own))}" if by_run else f"of {_join(list(dict.fromkeys(user.row for user in users)))}"
+            )
+            origins[name if len(places_of) == 1 else f"{name} {where}"] = found
     made = {name for name, origin in origins.items() if origin["source"].startswith("interpolated from")}
     places = _members([name for name in origins if name not in made], lambda name: origins[name]["source"])
     sentences = []
@@ -167,7 +175,9 @@ def describe_scores(entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         protocol = entry.protocol
         if entry.control:
-            controls[entry.row] = str(protocol.get("estimator", "")).rpartition("; ")[2].partition(" = ")[0]
+            controls[entry.row.removesuffix(f" ({entry.run})")] = (
+                str(protocol.get("estimator", "")).rpartition("; ")[2].partition(" = ")[0]
+            )
             continue
         estimator = protocol.get("estimator", "")
         scores[entry.row] = f"{protocol['score']} ({estimator})" if "score" in protocol else estimator
