@@ -73,16 +73,16 @@ def parser() -> ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the front door; return the exit code."""
-    options = parse(parser(), arguments)
+    options = parse(door := parser(), arguments)
     if options.list:
         return show_list()
-    typed = parser().parse_args(arguments, defaults=False).as_dict()
+    typed = door.parse_args(arguments, defaults=False).as_dict()
     if (task := cli.chosen_task(options, typed)) in cli.TASKS:
         return cli.TASKS[task](options)
     if task == "--board":
         return cli.show_boards(options, score_correlations)
     if task == "--reproduce":
-        options = stored_options(parser(), arguments, cli.OPTIONS)
+        options = stored_options(door, arguments, cli.OPTIONS)
     if not options.suite:
         raise UserError(f"--suite: found nothing, needed one of {', '.join(SUITES)} or all (--list describes them)")
     chosen = list(SUITES) if options.suite == "all" else options.suite.split(",")

@@ -13,7 +13,6 @@ from evaluators.result_file import Results
 # summation moved them by less than 10^-12 where this was tried, and a Frechet distance can lose some digits more to cancellation. Another
 # float32 pass through a network moves features by 10^-7 and more, and is not meant to pass.
 ROUNDING = 1e-9
-IGNORED = ("seconds_per_image",)  # in protocols: never the same twice
 
 # What became of a row, from best to worst.
 VERDICTS = (
@@ -182,8 +181,7 @@ def _verdict(stored: Measurement, again: Measurement, other_protocol: bool) -> s
 
 def _meaning(row: Measurement) -> dict[str, Any]:
     """All that decides comparability."""
-    protocol = {key: value for key, value in _flat(row.protocol).items() if key not in IGNORED}
-    return {"n": row.n, "seed": row.seed, "size": row.size, "origin": row.origin, **protocol}
+    return {"n": row.n, "seed": row.seed, "size": row.size, "origin": row.origin, **_flat(row.settings)}
 
 
 def _whole(stored: Results, again: Results) -> list[tuple[str, str, str]]:

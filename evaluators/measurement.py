@@ -55,6 +55,17 @@ class Measurement:
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"{where}: an interval must not end before it begins, found {self.low} to {self.high}")
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The protocol without the time that was measured along: it is never the same twice and decides nothing."""
+        return {key: value for key, value in self.protocol.items() if key != "seconds_per_image"}
+
+    @property
+    def weights(self) -> str:
+        """Hash of the system's weights; empty where it has none or does not tell."""
+        fingerprint = self.provenance.get("fingerprint")
+        return str(fingerprint.get("weights") or "") if isinstance(fingerprint, dict) else ""
+
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary."""
         return asdict(self)

@@ -61,10 +61,7 @@ def write_results(results: Results, path: Path) -> None:
         TypeError: a protocol, a provenance or an option holds what JSON has not.
         UserError: it cannot be written there.
     """
-    document = {"schema_version": SCHEMA_VERSION, **asdict(results)}
-    document["measurements"] = document.pop("rows")
-    document = json.loads(json.dumps(document, allow_nan=False))  # as it will be read: tuples are lists
-    document = {"schema_version": SCHEMA_VERSION, "checksum": checksum(document), **document}
+    document = to_document(results)
     if complaint := _complaint(document):
         raise ValueError(f"{path}: {complaint}")
     try:
@@ -72,6 +69,19 @@ def write_results(results: Results, path: Path) -> None:
     except OSError as error:  # which names the partial file, that the user does not know
         reason = "it is a folder" if Path(path).is_dir() else error.strerror
         raise UserError(f"{path}: cannot be written ({reason}); choose another folder with --out") from error
+
+
+def to_document(results: Results) -> dict[str, Any]:
+    """Return what a result file holds, with its checksum.
+
+    Raises:
+        ValueError: a number is not finite.
+        TypeError: a protocol, a provenance or an option holds what JSON has not.
+    """
+    document = {"schema_version": SCHEMA_VERSION, **asdict(results)}
+    document["measurements"] = document.pop("rows")
+    document = json.loads(json.dumps(document, allow_nan=False))  # as it will be read: tuples are lists
+    return {"schema_version": SCHEMA_VERSION, "checksum": checksum(document), **document}
 
 
 def read_results(path: Path) -> Results:

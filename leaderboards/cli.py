@@ -6,16 +6,13 @@ from os.path import realpath
 from pathlib import Path
 from typing import Any
 
-from evaluators.result_file import Results, find_results, read_results
+from evaluators.result_file import find_results, read_results
 from leaderboards import Selection, Style, build_boards, gate, render_text, write_board
-from leaderboards.merge import merge
+from leaderboards.merge import Run, merge
 from vaebm.errors import UserError
 
-OUT, JOINED = (
-    Path("results"),
-    Path("results/board"),
-)  # of runs; of --board, so that the tables of a run stay as they are
-Run = tuple[Path, Results]  # a result file and its content
+OUT = Path("results")  # where files go unless --out says otherwise ...
+JOINED = OUT / "board"  # ... and those of --board, so that the tables of a run stay as they are
 
 PUBLISHED_DECIMALS, MOST_DECIMALS = 2, 12
 

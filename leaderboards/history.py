@@ -18,10 +18,8 @@ __all__ = ["FILE", "Entry", "Line", "append", "compared", "differences", "render
 FILE = "history.db"
 LONGEST = 40  # letters of a setting in a footnote
 NONE = "–"
-IF_DIFFERENT, IF_FILLED = (
-    ("in", "seed"),
-    ("variant", "protocol"),
-)  # columns that are shown only where they tell something
+# Columns that are shown only where they tell something.
+IF_DIFFERENT, IF_FILLED = ("in", "seed"), ("variant", "protocol")
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ programs that append at once wait for each other.
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn
 
 from evaluators.measurement import Measurement
-from evaluators.result_file import SCHEMA_VERSION, Results, checksum
+from evaluators.result_file import Results, to_document
 from vaebm.errors import UserError
 
 APPLICATION = 0x56414542  # "VAEB" in the header of the file: no other program's file is taken for a history
@@ -117,7 +117,7 @@ def add(results: Results, path: Path) -> bool:
     with _connected(path, "rwc") as database, _transaction(database):
         _migrate(database, path)
         run = (
-            *(fingerprint(results), results.created, results.suite, results.command, results.commit),
+            *(to_document(results)["checksum"], results.created, results.suite, results.command, results.commit),
             *(json.dumps(results.packages, sort_keys=True), results.machine, results.seconds),
         )
         made = database.execute(
@@ -163,23 +163,10 @@ def entries(path: Path, system: str, metric: str = "") -> list[Entry]:
         return [Entry(*(*numbers, json.loads(protocol))) for *numbers, protocol in found]
 
 
-def fingerprint(results: Results) -> str:
-    """Return the checksum that the result file of a run carries."""
-    document = {"schema_version": SCHEMA_VERSION, **asdict(results)}
-    document["measurements"] = document.pop("rows")
-    return checksum(document)
-
-
-def comparable(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a protocol without the time that was measured along: it is never the same twice."""
-    return {key: value for key, value in protocol.items() if key != "seconds_per_image"}
-
-
 def _insert(database: sqlite3.Connection, run: int | None, row: Measurement) -> None:
-    content = json.dumps(comparable(row.protocol), sort_keys=True, separators=(",", ":"))
+    content = json.dumps(row.settings, sort_keys=True, separators=(",", ":"))
     protocol = sha256(content.encode()).hexdigest()
-    weights = (row.provenance.get("fingerprint") or {}).get("weights") or ""
-    derived = {"in_distribution": str(row.protocol.get("in_distribution") or ""), "weights": str(weights)}
+    derived = {"in_distribution": str(row.protocol.get("in_distribution") or ""), "weights": row.weights}
     values = [derived[name] if name in derived else getattr(row, name) for name in COLUMNS]
     database.execute("INSERT OR IGNORE INTO protocol (hash, content) VALUES (?, ?)", (protocol, content))
     database.execute(

@@ -9,10 +9,11 @@ from evaluators.measurement import Measurement
 from evaluators.result_file import Results
 
 RUN = "run"  # key of the provenance under which a row says which of several runs it is from
+Run = tuple[Path, Results]  # a result file and its content
 System = tuple[str, str, str]  # suite, name, size
 
 
-def merge(runs: Sequence[tuple[Path, Results]]) -> list[Measurement]:
+def merge(runs: Sequence[Run]) -> list[Measurement]:
     """Return the rows of all runs, each once.
 
     A line of a table is of one run, never of two: where several runs measured a system and one of them does not hold all that the
@@ -33,7 +34,7 @@ def merge(runs: Sequence[tuple[Path, Results]]) -> list[Measurement]:
     return list(merged.values())
 
 
-def _names(runs: Sequence[tuple[Path, Results]], suite: str) -> dict[int, str]:
+def _names(runs: Sequence[Run], suite: str) -> dict[int, str]:
     """Of the runs with that suite, the shortest names that tell them apart: of folders, of files, of both, else whole paths."""
     paths = {i: path for i, (path, results) in enumerate(runs) if any(row.suite == suite for row in results.rows)}
     for name in (
@@ -56,6 +57,5 @@ def _content(row: Measurement) -> str:
     """All that a row says, without times, which are never the same twice, and without what else is only in its provenance."""
     fingerprint = row.provenance.get("fingerprint")
     known = fingerprint if isinstance(fingerprint, dict) else {}
-    said = row.to_json() | {"provenance": [known.get("weights"), known.get("scores")]}
-    said["protocol"] = {key: value for key, value in row.protocol.items() if key != "seconds_per_image"}
+    said = row.to_json() | {"protocol": row.settings, "provenance": [row.weights, known.get("scores")]}
     return json.dumps(said, sort_keys=True, default=str)

@@ -71,6 +71,9 @@ METRICS = {
     "speedup_over_ncsn": Metric("Times faster than NCSN", True, magnitude=True),
 }
 
+# Of scores, where the columns of a table are data sets.
+OF_SCORES = {"auroc": Metric("AUROC", True), "aupr": Metric("AUPR", True), "fpr95": Metric("FPR95", False)}
+
 # Metrics of features: by these names alone they are in Inception's ...
 IN_INCEPTION = {*("is", "fid", "fid_infinity", "sfid", "kid", "precision", "recall", "density", "coverage")}
 IN_INCEPTION |= {"authenticity", "nearest_ratio"}
@@ -113,6 +116,11 @@ def split_metric(name: str) -> tuple[str, str]:
 def metric_of(name: str) -> Metric:
     """Return what is known of a metric, whatever its features; an unknown one is printed as it is called."""
     return METRICS.get(split_metric(name)[0], Metric(name, magnitude=True))
+
+
+def score_or_sample_metric(name: str) -> Metric:
+    """Return what is known of a metric of scores or of samples."""
+    return OF_SCORES.get(name) or metric_of(name)
 
 
 def metric_column(name: str, suffix: str = "") -> Column:

@@ -35,8 +35,6 @@ STATISTICS = {
     "codec_bytes": "codec bytes",
 }
 
-METRICS = {"auroc": "AUROC", "aupr": "AUPR", "fpr95": "FPR95"}
-
 
 def dataset_title(name: str) -> str:
     """Return the printed name of a data set."""

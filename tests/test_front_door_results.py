@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -207,22 +208,16 @@ def test_the_gate_passes_its_own_baseline_and_fails_a_worse_run(
 
 
 def _lifted(row):
-    from dataclasses import replace
-
     if row.metric != "auroc" or row.role != "headline" or row.value is None:
         return row
     return replace(row, value=0.999, low=0.998, high=0.9995)
 
 
 def _with_protocol(row):
-    from dataclasses import replace
-
     return replace(row, protocol=row.protocol | {"image_shape": "1x1x1"})
 
 
 def _with_rows(results, rows):
-    from dataclasses import replace
-
     return replace(results, rows=rows)
 
 

@@ -14,8 +14,9 @@ from evaluators.measurement import Measurement
 from evaluators.result_file import Results
 from leaderboards.files import write_all
 from leaderboards.gate.comparison import Correlations, compare, has_scores, judgeable
-from leaderboards.gate.files import Run, check_replaceable, join, read_baseline, scores_beside, store_baseline
+from leaderboards.gate.files import check_replaceable, join, read_baseline, scores_beside, store_baseline
 from leaderboards.gate.report import Report, to_json, to_markdown, to_text
+from leaderboards.merge import Run
 from vaebm.errors import UserError
 
 __all__ = ["Correlate", "check", "check_replaceable", "compare", "read_baseline", "write_baseline"]
@@ -140,8 +141,7 @@ def _weights(rows: Sequence[Measurement]) -> dict[tuple[str, str, str], str]:
     """(System, suite, data set) -> hash of its weights: a system may have some for each."""
     found = {}
     for row in rows:
-        fingerprint = row.provenance.get("fingerprint")
-        if isinstance(fingerprint, dict) and fingerprint.get("weights"):
+        if row.weights:
             name = f"{row.system} ({row.size})" if row.size else row.system
-            found[name, row.suite, row.dataset] = str(fingerprint["weights"])
+            found[name, row.suite, row.dataset] = row.weights
     return found

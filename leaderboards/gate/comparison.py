@@ -8,18 +8,11 @@ from typing import Any
 
 from evaluators.measurement import Measurement
 from leaderboards.gate.statistics import ALPHA, holm, p_value, standard_error, tolerance
-from leaderboards.metrics import metric_of
+from leaderboards.metrics import score_or_sample_metric
 from vaebm.errors import UserError
 
 Place = tuple[Any, ...]
 Correlations = Mapping[tuple[str, str], float]  # (system, data set) -> of the two estimates of an AUROC
-
-HIGHER_IS_BETTER = {
-    "auroc": True,
-    "aupr": True,
-    "fpr95": False,
-}  # of scores; leaderboards.metrics knows those of samples
-NEVER_THE_SAME = {"seconds_per_image"}  # keys of the protocol that do not decide comparability
 
 
 class Outcome(StrEnum):
@@ -100,8 +93,8 @@ def compare(
 def differing(run: Measurement, baseline: Measurement) -> dict[str, tuple[Any, Any]]:
     """Return what makes two rows incomparable: name -> (in the baseline, in the run)."""
     pairs = {"n": (baseline.n, run.n), "seed": (baseline.seed, run.seed)}
-    keys = [key for key in {**baseline.protocol, **run.protocol} if key not in NEVER_THE_SAME]
-    pairs |= {key: (baseline.protocol.get(key), run.protocol.get(key)) for key in keys}
+    old, new = baseline.settings, run.settings
+    pairs |= {key: (old.get(key), new.get(key)) for key in {**old, **new}}
     return {key: values for key, values in pairs.items() if _plain(values[0]) != _plain(values[1])}
 
 
@@ -184,7 +177,7 @@ def _not_judged_kind(row: Measurement) -> str:
 
 
 def _direction(metric: str) -> bool | None:
-    return HIGHER_IS_BETTER[metric] if metric in HIGHER_IS_BETTER else metric_of(metric).higher_is_better
+    return score_or_sample_metric(metric).higher_is_better
 
 
 def _estimate(row: Measurement) -> tuple[Any, Any, Any]:

@@ -9,9 +9,8 @@ from typing import Any
 
 from evaluators.result_file import Results, read_results, write_results
 from leaderboards.files import write_all
+from leaderboards.merge import Run
 from vaebm.errors import UserError
-
-Run = tuple[Path, Results]  # a result file and its content
 
 SCORES_FILE = "ood_scores.npz"  # beside a result file of the OOD suite
 

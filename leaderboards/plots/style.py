@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from leaderboards import names
 from leaderboards.files import write_all
-from leaderboards.metrics import metric_of, split_metric
+from leaderboards.metrics import score_or_sample_metric, split_metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,6 @@ STYLE: Any = {
 PANEL = (3.5, 2.8)  # inches
 COLUMNS = 3
 SHEET = 528  # pixels that the images of one system may take up in width
-HIGHER_IS_BETTER = {"auroc": True, "aupr": True, "fpr95": False}  # as the tables of the OOD suite say
 GAP = 2  # pixels between images
 HEAD, MARGIN = 30, 14  # pixels: above the images of a system, and around them
 LETTER = 8  # pixels that a letter of the note below takes at most, on average
@@ -73,9 +72,9 @@ def set_title(dataset: str, metric: str) -> str:
 
 def metric_label(metric: str) -> str:
     """Return the label of a metric's axis, without its features: ``"FD (lower is better)"``."""
-    better = HIGHER_IS_BETTER.get(metric, metric_of(metric).higher_is_better)
-    arrow = {True: " (higher is better)", False: " (lower is better)", None: ""}[better]
-    return names.METRICS.get(metric, metric_of(metric).title) + arrow
+    known = score_or_sample_metric(metric)
+    arrow = {True: " (higher is better)", False: " (lower is better)", None: ""}[known.higher_is_better]
+    return known.title + arrow
 
 
 def spread(ticks: Sequence[float], position: Callable[[float], float], most: int = 9) -> list[float]:

@@ -7,6 +7,7 @@ from evaluators.measurement import Measurement
 from leaderboards import names
 from leaderboards.board import Block, Board, Cell, Column, Row, drop_empty
 from leaderboards.merge import RUN
+from leaderboards.metrics import score_or_sample_metric
 from leaderboards.tables.footnotes import (
     Entry,
     describe_differences,
@@ -295,7 +296,7 @@ def _entries(rows: Iterable[Measurement]) -> list[Entry]:
         Entry(
             row=names.system_label(row.system) + (f" {row.size}" if row.size and len(sizes) > 1 else "") + told(row),
             column="" if row.dataset == _in_distribution(row) else names.dataset_title(row.dataset),
-            metric=names.METRICS.get(row.metric, row.metric),
+            metric=score_or_sample_metric(row.metric).title,
             protocol=row.protocol if row.n is None else {"n_in": row.n} | row.protocol,
             seed=row.seed,
             mean=row.dataset == "mean",

@@ -92,7 +92,9 @@ def test_the_same_run_twice_is_one_run_by_the_checksum_of_its_file(tmp_path: Pat
     assert not add(read_results(tmp_path / "ood.json"), tmp_path / FILE)
     assert add(second, tmp_path / FILE)
     assert len(entries(tmp_path / FILE, "vaebm")) == 2
-    assert history_store.fingerprint(first) == json.loads((tmp_path / "ood.json").read_text())["checksum"]
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        stored = [checksum for (checksum,) in database.execute("SELECT checksum FROM run ORDER BY id")]
+    assert stored[0] == json.loads((tmp_path / "ood.json").read_text())["checksum"]
     assert count(tmp_path / FILE, "run") == 2
 
 
