@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from baselines.training import TASKS
 from vaebm.errors import UserError, did_you_mean
 
 
@@ -24,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
         help="train a baseline and export it as a checkpoint",
         description="Example: python -m baselines train glow --config mini-cifar10 --out runs/glow",
     )
-    train.add_argument("kind", help="glow or igebm")
+    train.add_argument("kind", help="which system: " + ", ".join(TASKS))
     train.add_argument(
         "--config", required=True, metavar="NAME", help="bundled configuration (mini-cifar10) or a .toml file"
     )
@@ -43,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
 def _train(options: argparse.Namespace) -> int:
     import torch
 
-    from baselines.training import read_config, train
+    from baselines.training.config import read_config
+    from baselines.training.run import train
     from vaebm.data import load_images
 
     config = read_config(options.kind, options.config)
@@ -55,15 +57,16 @@ def _train(options: argparse.Namespace) -> int:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {options.device}: not available ({str(error).splitlines()[0]})") from None
-    images = load_images(config.dataset, split="train", data_root=options.data_root).images
+    data = load_images(config.dataset, split="train", data_root=options.data_root)
     # The card keeps the command without folders: they say nothing about the weights.
     command = f"python -m baselines train {options.kind} --config {Path(options.config).name} --seed {options.seed}"
     if options.steps is not None:
         command += f" --steps {options.steps}"
     path = train(
         config,
-        images,
+        data.images,
         options.out,
+        labels=data.labels,
         command=command,
         seed=options.seed,
         device=options.device,

@@ -20,11 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.common import batches, check_images, override
-from vaebm.checkpoints import Checkpoint, load_weights
+from baselines.system import Samples, Scores
 from vaebm.errors import UserError
-from vaebm.noise import content_keys, normal, uniform
-from vaebm.sampling import sample_in_blocks
+from vaebm.noise import normal, uniform
 
 
 @dataclass(frozen=True)
@@ -295,105 +293,29 @@ class GlowSampling:
             raise UserError(f"sampling.temperature {self.temperature}: needed a number in [0, 2]")
 
 
-class GlowSystem:
+class GlowSystem(Scores, Samples):
     """Glow as a system under test: scores by log probability in nats, samples by the inverse flow.
 
-    The dequantisation noise of a score is keyed by the bytes of the image, so that a score is a function of the image
-    alone.
-
-    Args:
-        glow: the flow, in float32.
-        sampling: how samples are drawn.
-        size: ``"mini"``, ``"small"`` or ``"paper"``.
-        weights_hash: sha256 of the weights, for the fingerprint.
-        device: where to compute.
-        batch_size: images per pass; does not change results.
-        seed: seed of dequantisation and sampling noise.
+    The dequantisation noise of a score is keyed by the bytes of the image.
     """
 
     kind = "glow"
-    options = ("temperature",)
+    Architecture, Network, Recipe = GlowArchitecture, Glow, GlowSampling
 
-    def __init__(
-        self,
-        glow: Glow,
-        sampling: GlowSampling,
-        *,
-        size: str = "mini",
-        weights_hash: str = "",
-        device: torch.device | str = "cpu",
-        batch_size: int = 100,
-        seed: int = 0,
-    ) -> None:
-        self.glow, self.sampling, self.size = glow.to(device).eval(), sampling, size
-        self.device, self.batch_size, self.seed = torch.device(device), batch_size, seed
-        self.image_shape = glow.architecture.image_shape
-        self.fingerprint = {
-            "kind": self.kind,
-            "weights": weights_hash,
-            "seed": seed,
-            "temperature": sampling.temperature,
-        }
-        self.protocol = {
-            "score": "log p(x), nats",
-            "estimator": "exact log-likelihood, uniform dequantisation, 1 draw",
-        }
+    def describe_score(self) -> dict[str, Any]:
+        return {"score": "log p(x), nats", "estimator": "exact log-likelihood, uniform dequantisation, 1 draw"}
 
-    @classmethod
-    def from_checkpoint(
-        cls,
-        checkpoint: Checkpoint,
-        *,
-        device: torch.device | str = "cpu",
-        batch_size: int = 100,
-        seed: int = 0,
-        origin: str = "checkpoint",
-        **options: Any,
-    ) -> "GlowSystem":
-        """Build the system that a checkpoint describes.
+    def log_density(self, pixels: Tensor, keys: Sequence[int]) -> Tensor:
+        """Return log p(x) in nats (n,), with one draw of dequantisation noise."""
+        u = uniform(self.seed, keys, "dequantisation", tuple(pixels.shape[1:]), self.device)
+        return image_log_prob(self.network, pixels, u)
 
-        Args:
-            origin: where the checkpoint came from, for error messages.
-            options: override the card's sampling recipe: ``temperature``.
-
-        Raises:
-            UserError: an option is unknown, or the weights do not fit the card.
-        """
-        card = checkpoint.card
-        recipe = override(card["sampling"], options, origin)
-        architecture = card["architecture"]
-        glow = Glow(GlowArchitecture(**{**architecture, "image_shape": tuple(architecture["image_shape"])}))
-        load_weights(glow, checkpoint.weights, origin)
-        return cls(
-            glow,
-            GlowSampling(**recipe),
-            size=card["size"],
-            weights_hash=card["sha256"],
-            device=device,
-            batch_size=batch_size,
-            seed=seed,
-        )
-
-    @torch.no_grad()
-    def score(self, images: np.ndarray) -> np.ndarray:
-        """Return log p (float64, (N,)) in nats of uint8 images (N, H, W, C)."""
-        check_images(images, self.image_shape)
-        height, width, channels = self.image_shape
-        scores = [np.empty(0)]
-        for part in batches(images, self.batch_size):
-            u = uniform(self.seed, content_keys(part), "dequantisation", (channels, height, width), self.device)
-            bytes_ = torch.from_numpy(part.transpose(0, 3, 1, 2).copy()).to(self.device)
-            scores.append(image_log_prob(self.glow, bytes_, u).double().cpu().numpy())
-        return np.concatenate(scores)
-
-    def sample(self, seeds: Sequence[int]) -> np.ndarray:
-        """Return one uint8 image (N, H, W, C) per seed."""
-        return sample_in_blocks(self._draw, seeds, self.image_shape)
-
-    @torch.no_grad()
-    def _draw(self, seeds: Sequence[int]) -> np.ndarray:
-        eps = [normal(self.seed, seeds, f"eps_z.{i}", shape, self.device) for i, shape in enumerate(self.glow.z_shapes)]
-        x = self.glow.decode(eps, self.sampling.temperature)
+    def draw(self, seeds: Sequence[int]) -> np.ndarray:
+        """Push one draw of the prior per seed through the inverse flow; return uint8 (n, H, W, C)."""
+        eps = [
+            normal(self.seed, seeds, f"eps_z.{i}", shape, self.device) for i, shape in enumerate(self.network.z_shapes)
+        ]
+        x = self.network.decode(eps, self.settings.temperature)
         # The inverse of a flow can overflow far from the data: such a pixel becomes mid-grey, not undefined.
         levels = ((x.nan_to_num(0.0, 1.0, -1.0) + 0.5) * 256).floor().clamp(0, 255)
         return levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from baselines.common import batches, check_images, override
-from vaebm.checkpoints import Checkpoint, load_weights
+from baselines.system import Samples, Scores
 from vaebm.errors import UserError
 from vaebm.noise import normal, uniform
-from vaebm.sampling import sample_in_blocks
-from vaebm.training.batches import from_uint8, to_uint8
+from vaebm.training.batches import to_uint8
 
 
 @dataclass(frozen=True)
@@ -149,95 +147,23 @@ def run_chains(energy: IGEBM, x: Tensor, noise: Callable[[int], Tensor], recipe:
         return langevin(energy, x, noise, **asdict(recipe), bounds=(0.0, 1.0))
 
 
-class IGEBMSystem:
-    """IGEBM as a system under test: scores by -E(bytes / 255), samples by a chain from uniform noise.
-
-    Args:
-        energy: the network, in float32.
-        sampling: the chain.
-        size: ``"mini"``, ``"small"`` or ``"paper"``.
-        weights_hash: sha256 of the weights, for the fingerprint.
-        device: where to compute.
-        batch_size: images per pass; does not change results.
-        seed: seed of the chains' noise.
-    """
+class IGEBMSystem(Scores, Samples):
+    """IGEBM as a system under test: scores by -E(bytes / 255), samples by a chain from uniform noise."""
 
     kind = "igebm"
-    options = ("steps", "step_size", "noise_scale", "gradient_clip")
+    Architecture, Network, Recipe = IGEBMArchitecture, IGEBM, LangevinRecipe
 
-    def __init__(
-        self,
-        energy: IGEBM,
-        sampling: LangevinRecipe,
-        *,
-        size: str = "mini",
-        weights_hash: str = "",
-        device: torch.device | str = "cpu",
-        batch_size: int = 100,
-        seed: int = 0,
-    ) -> None:
-        # Evaluation mode: the power iteration stands still. Frozen: a chain needs gradients of x alone.
-        self.energy, self.sampling, self.size = energy.to(device).eval().requires_grad_(False), sampling, size
-        self.device, self.batch_size, self.seed = torch.device(device), batch_size, seed
-        self.image_shape = energy.architecture.image_shape
-        self.fingerprint = {"kind": self.kind, "weights": weights_hash, "seed": seed, **asdict(sampling)}
-        self.protocol = {
-            "score": "-E(x)",
-            "estimator": "unnormalised log density, x = bytes / 255 without noise",
-        }
+    def describe_score(self) -> dict[str, Any]:
+        return {"score": "-E(x)", "estimator": "unnormalised log density, x = bytes / 255 without noise"}
 
-    @classmethod
-    def from_checkpoint(
-        cls,
-        checkpoint: Checkpoint,
-        *,
-        device: torch.device | str = "cpu",
-        batch_size: int = 100,
-        seed: int = 0,
-        origin: str = "checkpoint",
-        **options: Any,
-    ) -> "IGEBMSystem":
-        """Build the system that a checkpoint describes.
+    def log_density(self, pixels: Tensor, keys: Sequence[int]) -> Tensor:
+        """Return -E (n,)."""
+        return -self.network(pixels / 255)
 
-        Args:
-            origin: where the checkpoint came from, for error messages.
-            options: override the card's sampling recipe: ``steps``, ``step_size``, ``noise_scale``, ``gradient_clip``.
-
-        Raises:
-            UserError: an option is unknown, or the weights do not fit the card.
-        """
-        card = checkpoint.card
-        recipe = override(card["sampling"], options, origin)
-        architecture = card["architecture"]
-        energy = IGEBM(IGEBMArchitecture(**{**architecture, "image_shape": tuple(architecture["image_shape"])}))
-        load_weights(energy, checkpoint.weights, origin)
-        return cls(
-            energy,
-            LangevinRecipe(**recipe),
-            size=card["size"],
-            weights_hash=card["sha256"],
-            device=device,
-            batch_size=batch_size,
-            seed=seed,
-        )
-
-    @torch.no_grad()
-    def score(self, images: np.ndarray) -> np.ndarray:
-        """Return -E (float64, (N,)) of uint8 images (N, H, W, C)."""
-        check_images(images, self.image_shape)
-        scores = [np.empty(0)]
-        for part in batches(images, self.batch_size):
-            x = from_uint8(part, self.device)
-            scores.append(-self.energy(x).double().cpu().numpy())
-        return np.concatenate(scores)
-
-    def sample(self, seeds: Sequence[int]) -> np.ndarray:
-        """Return one uint8 image (N, H, W, C) per seed."""
-        return sample_in_blocks(self._draw, seeds, self.image_shape)
-
-    def _draw(self, seeds: Sequence[int]) -> np.ndarray:
+    def draw(self, seeds: Sequence[int]) -> np.ndarray:
+        """Run one chain per seed; return uint8 (n, H, W, C)."""
         height, width, channels = self.image_shape
         shape = (channels, height, width)
         x = uniform(self.seed, seeds, "x_0", shape, self.device)
         noise = lambda k: normal(self.seed, seeds, f"langevin.{k}", shape, self.device)
-        return to_uint8(run_chains(self.energy, x, noise, self.sampling))
+        return to_uint8(run_chains(self.network, x, noise, self.settings))

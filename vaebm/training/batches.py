@@ -13,11 +13,15 @@ class Batches:
         batch_size: images per batch; the remainder of an epoch that does not fill a batch is dropped.
         seed: the order of epoch ``e`` is a permutation drawn from (seed, e).
         flip: mirror each image left-right with probability 1/2 (drawn from torch's global generator).
+        labels: integers (N,), for :meth:`labels_of`.
     """
 
-    def __init__(self, images: np.ndarray, batch_size: int, seed: int, flip: bool = True) -> None:
+    def __init__(
+        self, images: np.ndarray, batch_size: int, seed: int, flip: bool = True, labels: np.ndarray | None = None
+    ) -> None:
         # NCHW bytes: 4x smaller than floats, converted batch by batch.
         self.images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        self.labels = None if labels is None else torch.from_numpy(np.asarray(labels, dtype=np.int64))
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.per_epoch = len(images) // batch_size
         if self.per_epoch == 0:
@@ -26,14 +30,27 @@ class Batches:
 
     def __getitem__(self, step: int) -> Tensor:
         """Return the uint8 batch (B, C, H, W) of update ``step`` (from 1)."""
-        epoch, position = divmod(step - 1, self.per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
-        batch = self.images[self._order[position * self.batch_size : (position + 1) * self.batch_size]]
+        batch = self.images[self._chosen(step)]
         if self.flip:
             mirrored = torch.rand(len(batch)) < 0.5
             batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
         return batch
+
+    def labels_of(self, step: int) -> Tensor:
+        """Return the labels int64 (B,) of the images of update ``step``."""
+        if self.labels is None:
+            raise ValueError("the images have no labels")
+        return self.labels[self._chosen(step)]
+
+    def sample(self, n: int) -> Tensor:
+        """Return n different images as they are, uint8 (n, C, H, W), drawn from the seed alone."""
+        return self.images[np.random.default_rng(self.seed).permutation(len(self.images))[:n]]
+
+    def _chosen(self, step: int) -> np.ndarray:
+        epoch, position = divmod(step - 1, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
+        return self._order[position * self.batch_size : (position + 1) * self.batch_size]
 
 
 def to_unit(batch: Tensor) -> Tensor:

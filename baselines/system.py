@@ -1,0 +1,156 @@
+"""What the native systems share: a network, the recipe of its card, and one seed per image.
+
+A system's own file names its ``Architecture``, ``Network`` and ``Recipe`` and writes only the mathematics: ``log_density``
+where it scores (:class:`Scores`), ``draw`` where it samples (:class:`Samples`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines.common import batches, check_images, override
+from vaebm.checkpoints import Checkpoint, load_weights
+from vaebm.noise import content_keys
+from vaebm.sampling import sample_in_blocks
+
+
+class NativeSystem:
+    """A trained network as a system under test.
+
+    Args:
+        network: of class ``Network``, in float32.
+        recipe: how it scores and samples: an instance of ``Recipe``.
+        size: ``"mini"``, ``"small"`` or ``"paper"``.
+        weights_hash: sha256 of the weights, for the fingerprint.
+        device: where to compute.
+        batch_size: images per pass; does not change results.
+        seed: seed of all noise.
+
+    A subclass sets:
+        kind: as in checkpoints and in the registry.
+        Architecture: a frozen dataclass with ``image_shape`` (H, W, C); what a card's ``architecture`` may say.
+        Network: a module built from an ``Architecture``, kept as ``network.architecture``; its state dict is the checkpoint.
+        Recipe: a frozen dataclass whose every field has a default; what a card's ``sampling`` may say and a user override.
+        score_options: the fields of the recipe that decide scores; the others decide samples alone.
+    """
+
+    kind: ClassVar[str]
+    Architecture: ClassVar[type]
+    Network: ClassVar[type[nn.Module]]
+    Recipe: ClassVar[type]
+    score_options: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if hasattr(cls, "Recipe"):
+            cls.options = tuple(field.name for field in fields(cls.Recipe))
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Any = None,
+        *,
+        size: str = "mini",
+        weights_hash: str = "",
+        device: torch.device | str = "cpu",
+        batch_size: int = 100,
+        seed: int = 0,
+    ) -> None:
+        # Evaluation mode and frozen: a chain needs gradients of x alone.
+        self.network: Any = network.to(device).eval().requires_grad_(False)
+        self.settings = self.Recipe() if recipe is None else recipe
+        self.recipe = asdict(self.settings)
+        self.size, self.device, self.batch_size, self.seed = size, torch.device(device), batch_size, seed
+        self.image_shape: tuple[int, int, int] = self.network.architecture.image_shape
+        decides_scores = {name: self.recipe[name] for name in self.score_options}
+        self.fingerprint = {"kind": self.kind, "weights": weights_hash, "seed": seed, **decides_scores}
+        self.protocol = self.describe_score()
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int = 100,
+        seed: int = 0,
+        origin: str = "checkpoint",
+        **options: Any,
+    ) -> Self:
+        """Build the system that a checkpoint describes.
+
+        Args:
+            origin: where the checkpoint came from, for error messages.
+            options: override entries of the card's recipe; the names are ``options`` of the class.
+
+        Raises:
+            UserError: an option is unknown or out of range, or the weights do not fit the card.
+        """
+        card = checkpoint.card
+        recipe = cls.Recipe(**override({**asdict(cls.Recipe()), **card["sampling"]}, options, origin))
+        network = cls.Network(cls.Architecture(**tuples(card["architecture"])))
+        load_weights(network, checkpoint.weights, origin)
+        about: dict[str, Any] = {"size": card["size"], "weights_hash": card["sha256"]}
+        return cls(network, recipe, **about, device=device, batch_size=batch_size, seed=seed)
+
+    def describe_score(self) -> dict[str, Any]:
+        """Return the protocol of a score, ``{"score": "-E(x)", "estimator": "..."}``; empty for a system without one."""
+        return {}
+
+
+class Scores(NativeSystem):
+    """A native system that scores. A subclass writes :meth:`log_density`."""
+
+    def log_density(self, pixels: Tensor, keys: Sequence[int]) -> Tensor:
+        """Return log p(x), up to a constant where it is not normalised, (n,).
+
+        Args:
+            pixels: the images' bytes as floats in [0, 255], (n, C, H, W); the result must be differentiable in them.
+            keys: one integer per image, made of its bytes: the key of all noise, so that a score depends on its image alone.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def score(self, images: np.ndarray) -> np.ndarray:
+        """Return ``log_density``, float64 (N,), of uint8 images (N, H, W, C); higher is more in-distribution."""
+        check_images(images, self.image_shape)
+        found = [self.log_density(pixels, keys).double().cpu().numpy() for pixels, keys in self._parts(images)]
+        return np.concatenate([np.empty(0), *found])
+
+    def score_gradient_norm(self, images: np.ndarray) -> np.ndarray:
+        """Return the Euclidean norm of d score / d x, float64 (N,), of uint8 images (N, H, W, C), for x in [0, 1]."""
+        check_images(images, self.image_shape)
+        found = [np.empty(0)]
+        for pixels, keys in self._parts(images):
+            with torch.enable_grad():
+                pixels.requires_grad_(True)
+                (gradient,) = torch.autograd.grad(self.log_density(pixels, keys).sum(), pixels)
+            found.append(255 * gradient.double().flatten(1).norm(dim=1).cpu().numpy())
+        return np.concatenate(found)
+
+    def _parts(self, images: np.ndarray) -> Any:
+        for part in batches(images, self.batch_size):
+            yield torch.from_numpy(part.transpose(0, 3, 1, 2).copy()).to(self.device).float(), content_keys(part)
+
+
+class Samples(NativeSystem):
+    """A native system that samples. A subclass writes :meth:`draw`."""
+
+    def draw(self, seeds: Sequence[int]) -> np.ndarray:
+        """Return one uint8 image (n, H, W, C) per seed, all noise keyed by it (``vaebm.noise``)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def sample(self, seeds: Sequence[int]) -> np.ndarray:
+        """Return one uint8 image (N, H, W, C) per seed."""
+        return sample_in_blocks(self.draw, seeds, self.image_shape)
+
+
+def tuples(table: dict[str, Any]) -> dict[str, Any]:
+    """JSON and TOML know lists only: make them tuples, as the dataclasses have them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
