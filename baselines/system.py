@@ -52,7 +52,7 @@ class NativeSystem:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Any,
         recipe: Any = None,
         *,
         size: str = "mini",
