@@ -148,6 +148,7 @@ def systems(options: Namespace, dataset: str) -> dict[str, Any]:
     """Load the systems asked for, with their weights for a data set and with what decides the meaning of their numbers."""
     from baselines import SYSTEMS
     from baselines.load import load_system, read_card
+    from baselines.sources import source_files
     from evaluators.array_store import source_hash
     from evaluators.provenance import package_versions
     from evaluators.subjects import SystemUnderTest
@@ -168,8 +169,7 @@ def systems(options: Namespace, dataset: str) -> dict[str, Any]:
         dataset = "cifar10"  # suites that care what a system was trained on look at its ``dataset``
     bundled = [name for name, card in cards.items() if dataset in card.bundled]
     names = {"all": bundled, "none": []}.get(options.systems, [name for name in options.systems.split(",") if name])
-    code = source_hash([*HERE.glob("vaebm/**/*.py"), *HERE.glob("baselines/**/*.py")])
-    version = {"code": code, "torch": package_versions()["torch"], "device": options.device.split(":")[0]}
+    version = {"torch": package_versions()["torch"], "device": options.device.split(":")[0]}
     shared = {key: options[key] for key in ("device", "batch_size", "seed", "importance_samples")}
     loaded = {}
     for name in dict.fromkeys([*names, *given]):
@@ -179,7 +179,7 @@ def systems(options: Namespace, dataset: str) -> dict[str, Any]:
             loaded[name] = SystemUnderTest(name, None, (0, 0, 0), reason=reason)
             continue
         system = load_system(name, path, dataset=dataset, **shared)
-        fingerprint = {**system.fingerprint, **version}
+        fingerprint = {**system.fingerprint, "code": source_hash(source_files(system)), **version}
         recipe = {key: value for key, value in getattr(system, "recipe", {}).items() if key != "importance_samples"}
         about = {"dataset": getattr(system, "dataset", ""), "sampling": recipe}
         loaded[name] = SystemUnderTest(

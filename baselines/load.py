@@ -69,7 +69,8 @@ def load_system(
 
     Args:
         name: a registered system; or any label, when ``path`` is given: then the checkpoint says what it is.
-        path: a native checkpoint, or files of the released code: ``checkpoint.pt`` (an NVAE) or ``checkpoint.pt,EBM.pth`` (a VAEBM).
+        path: a native checkpoint, or published files: ``checkpoint.pt`` (an NVAE), ``checkpoint.pt,EBM.pth`` (a VAEBM), or one of a layout
+            in ``baselines.official``.
         dataset: which of the bundled checkpoints, without ``path``.
         options: what of the recipe to override; only those that the system knows are passed on.
 
@@ -77,7 +78,6 @@ def load_system(
         UserError: the name or the file is unknown, or the file is not a checkpoint of a known kind.
     """
     from vaebm.checkpoints import Checkpoint, load_checkpoint
-    from vaebm.checkpoints.models import read_files
 
     nvae: Checkpoint | None = None
     if path is None:
@@ -87,7 +87,7 @@ def load_system(
         path = card.path(dataset)
         checkpoint = load_checkpoint(path)
     else:
-        checkpoint, nvae = read_files(str(path))
+        checkpoint, nvae = _read(str(path))
         if checkpoint.kind not in SYSTEMS:
             raise UserError(
                 f"--checkpoint {name}={path}: unknown kind {checkpoint.kind!r}.{did_you_mean(checkpoint.kind, SYSTEMS)}"
@@ -114,3 +114,18 @@ def load_system(
     ) as error:  # the card lacks what its system needs, or says what it does not know
         wrong = f"not the card of a {checkpoint.kind} ({type(error).__name__}: {error})"
         raise UserError(f"{path.with_suffix('.json')}: {wrong}") from error
+
+
+def _read(spec: str) -> tuple[Any, Any]:
+    """Return the checkpoint that ``spec`` names, and the NVAE of an official pair."""
+    from baselines.official import read_official
+    from vaebm.checkpoints.models import read_files
+    from vaebm.checkpoints.pickles import ForeignPickleError
+
+    if not spec.endswith(".safetensors") and "," not in spec:
+        try:
+            if found := read_official(Path(spec)):
+                return found, None
+        except ForeignPickleError:
+            pass  # official NVAE files may want classes that their own reader knows how to name
+    return read_files(spec)

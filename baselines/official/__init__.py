@@ -7,12 +7,13 @@ weights are and how they are to be used, with weights named as the native system
 
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 from vaebm.checkpoints import Checkpoint
 from vaebm.checkpoints.pickles import read_pickle
 
-LAYOUTS = ("jem", "glow", "ncsn", "ddpm")
+LAYOUTS = sorted(module.name for module in iter_modules(__path__))
 
 
 def read_official(path: Path) -> Checkpoint | None:
