@@ -1,0 +1,162 @@
+"""NCSN: a network that estimates the gradient of log p at ten levels of noise, sampled by annealed Langevin dynamics.
+
+s(x, i) estimates the score of the data with noise N(0, sigma_i^2) added, d log p_{sigma_i}(x) / d x, for images x in [0, 1]. There is
+no density: the model neither knows log p nor has to be the gradient of anything.
+
+Reference: Song and Ermon, "Generative Modeling by Estimating Gradients of the Data Distribution", NeurIPS 2019,
+https://arxiv.org/abs/1907.05600
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines.backbones.refinenet import RefineNet
+from baselines.common import batches, check_images
+from baselines.system import Samples
+from vaebm.errors import UserError
+from vaebm.noise import normal, uniform
+from vaebm.training.batches import to_uint8
+
+
+@dataclass(frozen=True)
+class NCSNArchitecture:
+    """``image_shape``: (H, W, C), H and W even; ``width``: channels at full resolution; ``levels`` of noise."""
+
+    image_shape: tuple[int, int, int] = (32, 32, 3)
+    width: int = 128
+    levels: int = 10
+
+    def __post_init__(self) -> None:
+        if self.image_shape[0] % 2 or self.image_shape[1] % 2 or self.width < 2 or self.levels < 1:
+            raise UserError(
+                f"architecture {asdict(self)}: needs image_shape with even H and W, width at least 2, levels at least 1"
+            )
+
+
+class NCSN(RefineNet):
+    """The score s: images (N, C, H, W) in [0, 1] and noise level indices (N,) -> (N, C, H, W)."""
+
+    def __init__(self, architecture: NCSNArchitecture) -> None:
+        super().__init__(architecture.image_shape[2], architecture.width, architecture.levels)
+        self.architecture = architecture
+        self.to(memory_format=torch.channels_last)
+
+
+def geometric(first: float, last: float, levels: int) -> Tensor:
+    """Return levels (L,) from ``first`` to ``last``, float64, each the same multiple of the one before."""
+    return torch.from_numpy(np.geomspace(first, last, levels))
+
+
+def annealed_langevin(
+    score: Callable[[Tensor, int], Tensor],
+    x: Tensor,
+    noise: Callable[[int, int], Tensor],
+    sigmas: Sequence[float],
+    *,
+    step_lr: float,
+    steps_per_level: int,
+    denoise: bool,
+) -> Tensor:
+    """Run x <- x + a_i s(x, i) + sqrt(2 a_i) n, a_i = step_lr (sigma_i / sigma_L)^2, some steps at each level i = 0, ..., L - 1.
+
+    Args:
+        score: (x, i) -> s(x, i), of x's shape.
+        x: where the chains start, (N, ...).
+        noise: (i, k) -> standard normal noise of x's shape for step k at level i.
+        sigmas: sigma_0 > ... > sigma_{L-1}.
+        denoise: end with x <- x + sigma_L^2 s(x, L - 1), the mean of the clean image given the noisy one (Tweedie); Jolicoeur-Martineau
+            et al., "Adversarial score matching and improved sampling for image generation", https://arxiv.org/abs/2009.05475.
+
+    Returns:
+        Where the chains end, (N, ...).
+    """
+    last = len(sigmas) - 1
+    for i, sigma in enumerate(sigmas):
+        a = step_lr * (sigma / sigmas[-1]) ** 2
+        for k in range(steps_per_level):
+            x = x + a * score(x, i) + (2 * a) ** 0.5 * noise(i, k)
+    return x + sigmas[-1] ** 2 * score(x, last) if denoise else x
+
+
+@dataclass(frozen=True)
+class AnnealedLangevin:
+    """How a chain moves; see :func:`annealed_langevin`."""
+
+    step_lr: float = 2e-5
+    steps_per_level: int = 100
+    denoise: bool = False
+
+    def __post_init__(self) -> None:
+        if self.step_lr <= 0 or self.steps_per_level < 1:
+            raise UserError(
+                f"sampling: step_lr {self.step_lr}, steps_per_level {self.steps_per_level}; "
+                "needed step_lr above 0 and at least 1 step per level"
+            )
+
+
+@dataclass(frozen=True)
+class NCSNSampling(AnnealedLangevin):
+    """The weights do not say which noise their levels are for: ``sigma_begin`` falls geometrically to ``sigma_end``."""
+
+    sigma_begin: float = 1.0
+    sigma_end: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.sigma_end <= self.sigma_begin:
+            found = f"sigma_begin {self.sigma_begin}, sigma_end {self.sigma_end}"
+            raise UserError(f"sampling: {found}; needed 0 < sigma_end <= sigma_begin")
+
+
+class NCSNSystem(Samples):
+    """NCSN as a system under test: samples by annealed Langevin dynamics from uniform noise.
+
+    It has no ``score``, since it has no density; :meth:`score_gradient_norm` is the heuristic that remains.
+    """
+
+    kind = "ncsn"
+    Architecture: ClassVar[type] = NCSNArchitecture
+    Network: ClassVar[type[nn.Module]] = NCSN
+    Recipe: ClassVar[type] = NCSNSampling
+
+    @property
+    def sigmas(self) -> list[float]:
+        """The noise levels, descending."""
+        return geometric(self.settings.sigma_begin, self.settings.sigma_end, self.network.architecture.levels).tolist()
+
+    def describe_score(self) -> dict[str, Any]:
+        """Say what :meth:`score_gradient_norm` is the norm of: no density's gradient, strictly, but the model's estimate of one."""
+        return {
+            "score": "no density: its gradient alone, s(x, sigma_min)",
+            "estimator": "the network at its lowest noise level, x = bytes / 255 without noise",
+        }
+
+    def draw(self, seeds: Sequence[int]) -> np.ndarray:
+        """Run one chain per seed; return uint8 (n, H, W, C)."""
+        height, width, channels = self.image_shape
+        shape = (channels, height, width)
+        x = uniform(self.seed, seeds, "x_0", shape, self.device)
+        noise = lambda i, k: normal(self.seed, seeds, f"langevin.{i}.{k}", shape, self.device)
+        recipe = {name: self.recipe[name] for name in ("step_lr", "steps_per_level", "denoise")}
+        x = annealed_langevin(self._score, x, noise, self.sigmas, **recipe)
+        return to_uint8(x.nan_to_num(0.5, 1.0, 0.0))  # a chain that exploded is grey, not undefined
+
+    @torch.no_grad()
+    def score_gradient_norm(self, images: np.ndarray) -> np.ndarray:
+        """Return ||s(x, sigma_min)||, float64 (N,), of uint8 images (N, H, W, C), x = bytes / 255: the Euclidean norm of the model's
+        estimate of d log p / d x at the lowest noise level; lower is more in-distribution."""
+        check_images(images, self.image_shape)
+        found = [np.empty(0)]
+        for part in batches(images, self.batch_size):
+            x = torch.from_numpy(part.transpose(0, 3, 1, 2).copy()).to(self.device).float() / 255
+            score = self._score(x, self.network.architecture.levels - 1)
+            found.append(score.double().flatten(1).norm(dim=1).cpu().numpy())
+        return np.concatenate(found)
+
+    def _score(self, x: Tensor, level: int) -> Tensor:
+        return self.network(x, torch.full((len(x),), level, device=x.device))
