@@ -1,8 +1,8 @@
 """Glow: an invertible network with an exact likelihood.
 
-One step of flow is actnorm, an invertible 1x1 convolution and an affine coupling; a level is a squeeze and K steps;
-between levels half of the channels leave with a Gaussian whose mean and scale are read from the half that stays. With
-z = f(x),
+One step of flow is actnorm, an invertible 1x1 convolution (or a fixed permutation of channels) and an affine (or
+additive) coupling; a level is a squeeze and K steps; between levels half of the channels leave with a Gaussian whose mean
+and scale are read from the half that stays. Nothing is conditioned on a label. With z = f(x),
 
     log p(x) = log N(z; prior) + log |det df/dx|.
 
@@ -21,20 +21,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.system import Samples, Scores
-from vaebm.errors import UserError
+from vaebm.errors import UserError, did_you_mean
 from vaebm.noise import normal, uniform
 
 
 @dataclass(frozen=True)
 class GlowArchitecture:
-    """L levels of K steps. ``image_shape``: (H, W, C), H and W divisible by 2^L; ``width``: channels in couplings."""
+    """L levels of K steps. ``image_shape``: (H, W, C), H and W divisible by 2^L; ``width``: channels in couplings.
+
+    ``coupling``: "affine" or "additive"; ``permutation`` of the channels before it: "conv" (a learned 1x1 convolution),
+    "shuffle" (drawn once) or "reverse"; ``lu``: the convolution's matrix is learned by its LU decomposition;
+    ``learn_top``: mean and scale of the last z are learned, else it is standard normal.
+    """
 
     image_shape: tuple[int, int, int] = (32, 32, 3)
     levels: int = 3
     steps: int = 8
     width: int = 64
+    coupling: str = "affine"
+    permutation: str = "conv"
+    lu: bool = False
+    learn_top: bool = True
 
     def __post_init__(self) -> None:
+        for name, known in (("coupling", ("affine", "additive")), ("permutation", ("conv", "shuffle", "reverse"))):
+            found = getattr(self, name)
+            if found not in known:
+                raise UserError(f"architecture: unknown {name} {found!r}.{did_you_mean(found, known)}")
+        if self.lu and self.permutation != "conv":
+            raise UserError(f"architecture: lu decomposes 1x1 convolutions; permutation {self.permutation!r} has none")
         height, width, _ = self.image_shape
         if min(self.levels, self.steps, self.width) < 1:
             raise UserError("architecture: levels, steps and width must be at least 1")
@@ -62,22 +77,93 @@ class ActNorm(nn.Module):
         return y * (-self.log_scale).exp() - self.bias
 
 
-class InvertibleConv(nn.Module):
-    """A 1x1 convolution by a square matrix W, started at a random rotation; log |det| = H W log |det W|."""
+class ChannelMatrix(nn.Module):
+    """y = W x at every place, that is a 1x1 convolution by a square matrix W; log |det| = H W log |det W|."""
+
+    def matrix(self) -> Tensor:
+        """Return W (C, C)."""
+        raise NotImplementedError
+
+    def log_abs_det(self) -> Tensor:
+        """Return log |det W|, ()."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, H, W) -> the same, ()
+        with torch.autocast(x.device.type, enabled=False):  # only coupling networks may run in half precision
+            y = F.conv2d(x, self.matrix()[:, :, None, None])
+            return y, x.shape[2] * x.shape[3] * self.log_abs_det()
+
+    def inverse(self, y: Tensor) -> Tensor:
+        weight = torch.linalg.inv(self.matrix().double()).to(y.dtype)
+        return F.conv2d(y, weight[:, :, None, None])
+
+
+def rotation(channels: int) -> Tensor:
+    """Draw a random rotation (C, C), where every W starts."""
+    return torch.linalg.qr(torch.randn(channels, channels))[0]
+
+
+class InvertibleConv(ChannelMatrix):
+    """W is learned as it is."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.linalg.qr(torch.randn(channels, channels))[0])
+        self.weight = nn.Parameter(rotation(channels))
+
+    def matrix(self) -> Tensor:
+        return self.weight
+
+    def log_abs_det(self) -> Tensor:
+        # float64 for the determinant: C <= 48, so it costs nothing, and the term is multiplied by H W.
+        return torch.linalg.slogdet(self.weight.double()).logabsdet.to(self.weight.dtype)
+
+
+class LUConv(ChannelMatrix):
+    """W = P L U, P a permutation that stays, L with ones on the diagonal, U's diagonal sign exp(log_scale), whose signs stay.
+
+    Only what lies below the diagonal of ``lower`` and above that of ``upper`` counts (section 3.2 of the paper).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        permutation, lower, upper = torch.linalg.lu(rotation(channels))
+        self.permutation: Tensor
+        self.sign: Tensor
+        diagonal = upper.diagonal()
+        self.register_buffer("permutation", permutation)
+        self.register_buffer("sign", diagonal.sign())
+        self.lower, self.upper = nn.Parameter(lower.tril(-1)), nn.Parameter(upper.triu(1))
+        self.log_scale = nn.Parameter(diagonal.abs().log())
+
+    def matrix(self) -> Tensor:
+        lower = self.lower.tril(-1) + torch.eye(len(self.lower), dtype=self.lower.dtype, device=self.lower.device)
+        return self.permutation @ lower @ (self.upper.triu(1) + torch.diag(self.sign * self.log_scale.exp()))
+
+    def log_abs_det(self) -> Tensor:
+        return self.log_scale.sum()
+
+
+class Shuffle(nn.Module):
+    """y_i = x_order(i), for an order of the channels that was drawn once; with ``reverse`` the last one comes first. log |det| = 0."""
+
+    def __init__(self, channels: int, *, reverse: bool) -> None:
+        super().__init__()
+        order = torch.arange(channels - 1, -1, -1) if reverse else torch.randperm(channels)
+        self.order: Tensor
+        self.register_buffer("order", order, persistent=not reverse)  # what is always the same is not kept with weights
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, H, W) -> the same, ()
-        # float64 for the determinant: C <= 48, so it costs nothing, and the term is multiplied by H W.
-        log_det = torch.linalg.slogdet(self.weight.double()).logabsdet.float()
-        with torch.autocast(x.device.type, enabled=False):  # only coupling networks may run in half precision
-            return F.conv2d(x, self.weight[:, :, None, None]), x.shape[2] * x.shape[3] * log_det
+        return channels_last(x[:, self.order]), x.new_zeros(())
 
     def inverse(self, y: Tensor) -> Tensor:
-        weight = torch.linalg.inv(self.weight.double()).float()
-        return F.conv2d(y, weight[:, :, None, None])
+        return channels_last(y[:, self.order.argsort()])
+
+
+def channel_map(architecture: GlowArchitecture, channels: int) -> nn.Module:
+    """Build what mixes the channels before a coupling."""
+    if architecture.permutation == "conv":
+        return LUConv(channels) if architecture.lu else InvertibleConv(channels)
+    return Shuffle(channels, reverse=architecture.permutation == "reverse")
 
 
 class ScaledConv(nn.Module):
@@ -114,22 +200,26 @@ class ZeroConv(nn.Module):
 
 
 class Coupling(nn.Module):
-    """y_a = x_a, y_b = (x_b + shift(x_a)) s(x_a), with s = sigmoid(h(x_a) + 2) in (0, 1), 0.88 at the start."""
+    """y_a = x_a, y_b = (x_b + shift(x_a)) s(x_a), with s = sigmoid(h(x_a) + 2) in (0, 1), 0.88 at the start; s = 1 if additive."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, *, affine: bool = True) -> None:
         super().__init__()
+        self.affine = affine
         half = channels // 2
         self.net = nn.Sequential(
             ScaledConv(half, width, 3),
             nn.ReLU(),
             ScaledConv(width, width, 1),
             nn.ReLU(),
-            ZeroConv(width, 2 * (channels - half)),
+            ZeroConv(width, (2 if affine else 1) * (channels - half)),
         )
 
     def _shift_and_log_scale(self, x_a: Tensor) -> tuple[Tensor, Tensor]:
         # Half precision, where a caller turned autocast on, ends here.
-        shift, raw = self.net(x_a).float().chunk(2, dim=1)
+        statistics = self.net(x_a).float()
+        if not self.affine:
+            return statistics, statistics.new_zeros(1, 1, 1, 1)
+        shift, raw = statistics.chunk(2, dim=1)
         return shift, F.logsigmoid(raw + 2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, H, W) -> the same, (N,)
@@ -144,11 +234,18 @@ class Coupling(nn.Module):
 
 
 class Step(nn.Module):
-    """Actnorm, 1x1 convolution, coupling."""
+    """Actnorm, a map of the channels, coupling."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, architecture: GlowArchitecture, channels: int) -> None:
         super().__init__()
-        self.parts = nn.ModuleList([ActNorm(channels), InvertibleConv(channels), Coupling(channels, width)])
+        affine = architecture.coupling == "affine"
+        self.parts = nn.ModuleList(
+            [
+                ActNorm(channels),
+                channel_map(architecture, channels),
+                Coupling(channels, architecture.width, affine=affine),
+            ]
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_det = x.new_zeros(len(x))
@@ -174,7 +271,7 @@ class Glow(nn.Module):
         self.z_shapes: list[tuple[int, int, int]] = []  # (C, H, W) of every z
         for level in range(architecture.levels):
             channels, height, width = 4 * channels, height // 2, width // 2
-            self.levels.append(nn.ModuleList(Step(channels, architecture.width) for _ in range(architecture.steps)))
+            self.levels.append(nn.ModuleList(Step(architecture, channels) for _ in range(architecture.steps)))
             if level < architecture.levels - 1:
                 kept = channels // 2
                 self.priors.append(ZeroConv(kept, 2 * (channels - kept)))
@@ -182,7 +279,11 @@ class Glow(nn.Module):
                 channels = kept
             else:
                 self.z_shapes.append((channels, height, width))
-        self.top = nn.Parameter(torch.zeros(2 * channels, 1, 1))  # mean and log scale of the last z, per channel
+        top = torch.zeros(2 * channels, 1, 1)  # mean and log scale of the last z, per channel
+        if architecture.learn_top:
+            self.top = nn.Parameter(top)
+        else:
+            self.register_buffer("top", top, persistent=False)
         self.to(memory_format=torch.channels_last)  # several times faster than NCHW on CPUs
 
     @torch.no_grad()

@@ -1,6 +1,9 @@
 """Glow: the flow inverts, its density is normalised, and its scores and samples depend on their own image alone."""
 
+import json
 import math
+import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -13,21 +16,39 @@ from baselines.glow import (
     GlowSampling,
     GlowSystem,
     InvertibleConv,
+    LUConv,
+    Shuffle,
     ZeroConv,
     bits_per_dim,
     dequantise,
     image_log_prob,
 )
+from baselines.load import load_system
+from baselines.training.config import CONFIGS, read_config
+from baselines.training.run import train
 from vaebm.checkpoints import load_checkpoint, save_checkpoint
+from vaebm.data import load_images
 from vaebm.errors import UserError
 
 torch.set_num_threads(1)
 
 
-def tiny(image_shape=(8, 8, 3), levels=2, steps=2, width=8, disturb=0.1) -> Glow:
+# Every option that changes the flow, and all of them against the defaults.
+OPTIONS = {
+    "additive": {"coupling": "additive"},
+    "shuffle": {"permutation": "shuffle"},
+    "reverse": {"permutation": "reverse"},
+    "lu": {"lu": True},
+    "no top": {"learn_top": False},
+    "additive, reverse, no top": {"coupling": "additive", "permutation": "reverse", "learn_top": False},
+}
+options = pytest.mark.parametrize("option", OPTIONS)
+
+
+def tiny(image_shape=(8, 8, 3), levels=2, steps=2, width=8, disturb=0.1, **options) -> Glow:
     """A small flow away from its start, where couplings and priors do nothing."""
     torch.manual_seed(0)
-    glow = Glow(GlowArchitecture(image_shape, levels, steps, width))
+    glow = Glow(GlowArchitecture(image_shape, levels, steps, width, **options))
     with torch.no_grad():
         for parameter in glow.parameters():
             parameter += disturb * torch.randn_like(parameter)
@@ -39,8 +60,7 @@ def pictures(n=6, image_shape=(8, 8, 3)) -> np.ndarray:
 
 
 def save(glow: Glow, path, **options):
-    height, width, channels = glow.architecture.image_shape
-    architecture = {"image_shape": [height, width, channels], "levels": 2, "steps": 2, "width": 8}
+    architecture = {**asdict(glow.architecture), "image_shape": list(glow.architecture.image_shape)}
     card = {
         "kind": "glow",
         "size": "mini",
@@ -71,6 +91,137 @@ def test_log_det_is_that_of_the_jacobian(levels):
     assert jacobian.shape == (32, 32)
     # The coupling network answers in float32, hence not 1e-10.
     torch.testing.assert_close(glow(x)[1], torch.linalg.slogdet(jacobian).logabsdet[None], atol=1e-4, rtol=1e-4)
+
+
+@options
+def test_log_det_of_every_option_is_that_of_the_jacobian(option):
+    glow, x = tiny((4, 4, 2), **OPTIONS[option]).double(), torch.rand(1, 2, 4, 4, dtype=torch.float64) - 0.5
+
+    def flat(v):
+        return torch.cat([z.flatten() for z in glow(v.view_as(x))[0]])
+
+    _, log_det, _ = glow(x)
+    expected = torch.linalg.slogdet(torch.autograd.functional.jacobian(flat, x.flatten())).logabsdet[None]
+    torch.testing.assert_close(log_det, expected, atol=1e-4, rtol=1e-4)
+    assert abs(log_det.item()) > 0.1
+
+
+@torch.no_grad()
+@options
+def test_every_option_has_its_inverse(option):
+    glow, x = tiny(**OPTIONS[option]), torch.rand(5, 3, 8, 8) - 0.5
+    torch.testing.assert_close(glow.inverse(glow(x)[0]), x, atol=1e-4, rtol=0)
+
+
+@options
+def test_every_option_takes_effect_and_survives_a_checkpoint(option, tmp_path):
+    glow, images = tiny(**OPTIONS[option]), pictures()
+    system = GlowSystem(glow)
+    scores = system.score(images)
+    assert not np.allclose(scores, GlowSystem(tiny()).score(images), rtol=1e-4)
+    torch.manual_seed(5)  # of a shuffle that is drawn before the saved one replaces it
+    loaded = GlowSystem.from_checkpoint(save(glow, tmp_path / "a.safetensors"))
+    np.testing.assert_allclose(loaded.score(images), scores, rtol=1e-6)
+    np.testing.assert_array_equal(loaded.sample([1, 2]), system.sample([1, 2]))
+
+
+@torch.no_grad()
+def test_an_additive_coupling_keeps_volume():
+    glow = tiny(coupling="additive", permutation="reverse", disturb=0.0)
+    for parameter in (p for name, p in glow.named_parameters() if ".parts.2." in name):
+        parameter += 0.1 * torch.randn_like(parameter)
+    x = torch.rand(3, 3, 8, 8) - 0.5
+    zs, log_det, _ = glow(x)
+    assert torch.equal(log_det, torch.zeros(3))
+    assert not torch.allclose(zs[0], tiny(coupling="additive", permutation="reverse", disturb=0.0)(x)[0][0])
+
+
+@torch.no_grad()
+def test_lu_starts_at_a_rotation_and_reads_its_triangles_alone():
+    torch.manual_seed(0)
+    conv = LUConv(12)
+    matrix = conv.matrix()
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(12), atol=1e-5, rtol=0)
+    assert conv.log_abs_det().abs() < 1e-5
+    conv.lower += torch.ones(12, 12).triu()
+    conv.upper += torch.ones(12, 12).tril()
+    assert torch.equal(conv.matrix(), matrix)
+    conv.log_scale += 0.3
+    conv.lower += 0.2 * torch.randn(12, 12)
+    conv.upper += 0.2 * torch.randn(12, 12)
+    expected = torch.linalg.slogdet(conv.matrix().double()).logabsdet.float()
+    torch.testing.assert_close(conv.log_abs_det(), expected, atol=1e-4, rtol=0)
+
+
+def test_shuffles_are_drawn_and_reversals_are_not_kept():
+    torch.manual_seed(0)
+    orders = [Shuffle(24, reverse=False).order.tolist() for _ in range(3)]
+    assert len({tuple(order) for order in orders}) == 3
+    assert all(sorted(order) == list(range(24)) for order in orders)
+    x = torch.arange(4.0).view(1, 4, 1, 1)
+    reverse = Shuffle(4, reverse=True)
+    assert reverse(x)[0].flatten().tolist() == [3, 2, 1, 0]
+    assert not reverse.state_dict()
+
+
+def test_without_a_learned_top_the_last_z_is_standard_normal():
+    glow = tiny(levels=1, learn_top=False)
+    assert "top" not in glow.state_dict()
+    with torch.no_grad():
+        (z,), _, log_prior = glow(torch.rand(3, 3, 8, 8) - 0.5)
+    torch.testing.assert_close(log_prior, torch.distributions.Normal(0, 1).log_prob(z).sum(dim=(1, 2, 3)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("conv", [InvertibleConv, LUConv])
+def test_no_channel_map_runs_in_half_precision(conv):
+    layer, x = conv(12), torch.rand(2, 12, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, log_det = layer(x)
+    assert torch.equal(y, layer(x)[0])
+    assert torch.equal(log_det, layer(x)[1])
+
+
+def test_the_bundled_weights_score_and_draw_what_they_always_did():
+    """Numbers recorded before the flow had options."""
+    system = load_system("glow")
+    images = np.concatenate([load_images(name, n=3).images for name in ("cifar10", "svhn")])
+    expected = [-8544.353515625, -6953.296875, -7289.1640625, -5290.1787109375, -5132.66015625, -5663.857421875]
+    np.testing.assert_allclose(system.score(images), expected, rtol=1e-5)
+    drawn = system.sample([0, 1, 2])
+    np.testing.assert_allclose(drawn.astype(int).sum(axis=(1, 2, 3)), [430504, 242377, 363596], rtol=1e-4)
+    corner = [[154, 172, 159, 79, 95, 101, 199, 217, 65], [115, 52, 109, 176, 88, 32, 69, 62, 107]]
+    assert np.abs(drawn[:2, ::15, ::15, 0].reshape(2, -1).astype(int) - corner).max() <= 1
+
+
+def test_unknown_and_contradictory_options_are_refused():
+    with pytest.raises(UserError, match=r"architecture: unknown coupling 'afine'.*Did you mean 'affine'"):
+        GlowArchitecture(coupling="afine")
+    with pytest.raises(UserError, match=r"architecture: unknown permutation '1x1'.*conv, reverse, shuffle"):
+        GlowArchitecture(permutation="1x1")
+    with pytest.raises(UserError, match="lu decomposes 1x1 convolutions; permutation 'reverse' has none"):
+        GlowArchitecture(permutation="reverse", lu=True)
+
+
+def test_the_paper_configuration_is_the_published_architecture():
+    architecture = read_config("glow", "paper-cifar10").architecture
+    assert architecture == GlowArchitecture((32, 32, 3), levels=3, steps=32, width=512, coupling="affine")
+
+
+@pytest.mark.parametrize("option", ["additive", "shuffle", "reverse", "lu", "no top"])
+def test_every_option_trains(option, tmp_path):
+    text = (CONFIGS / "glow-mini-cifar10.toml").read_text()
+    changes = {"image_shape": "[8, 8, 3]", "levels": "2", "steps": "2", "width": "8", "batch_size": "8", "warmup": "2"}
+    for key, value in changes.items():
+        text = re.sub(rf"^{key} = .*", f"{key} = {value}", text, flags=re.MULTILINE)
+    (key, value), *_ = OPTIONS[option].items()
+    text = text.replace("[sampling]", f"{key} = {json.dumps(value)}\n[sampling]")
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    found = train(read_config("glow", str(path)), pictures(50), tmp_path / "run", command="train", progress=False)
+    system = GlowSystem.from_checkpoint(load_checkpoint(found))
+    assert getattr(system.network.architecture, key) == value
+    assert np.isfinite(system.score(pictures())).all()
 
 
 @torch.no_grad()
@@ -145,14 +296,6 @@ def test_uniform_bytes_cost_eight_bits():
 def test_dequantised_bytes_stay_in_their_bins():
     images = torch.tensor([0, 255], dtype=torch.uint8)
     assert dequantise(images, torch.zeros(2)).tolist() == [-0.5, 255 / 256 - 0.5]
-
-
-@torch.no_grad()
-def test_half_precision_stays_inside_the_coupling_networks():
-    conv, x = InvertibleConv(12), torch.rand(2, 12, 4, 4)
-    with torch.autocast("cpu", torch.bfloat16):
-        y, _ = conv(x)
-    assert torch.equal(y, conv(x)[0])
 
 
 def test_score_depends_on_the_image_alone():
