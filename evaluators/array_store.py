@@ -92,7 +92,8 @@ class ArrayStore:
 
         Raises:
             UserError: the folder cannot be written.
-            ValueError: chunk or total below 1, or ``function`` broke its promise.
+            UserError: ``function`` broke its promise.
+            ValueError: chunk or total below 1.
             TypeError: the key is not JSON-able.
         """
         for what, value in (("chunk", chunk), ("total", total)):
@@ -113,7 +114,7 @@ class ArrayStore:
             start, stop, arrays = found
             parts.append({name: rows[done - start : total - start] for name, rows in arrays.items()})
             if _layout(parts[-1]) != _layout(parts[0]):
-                raise ValueError(f"{label}: rows {done} on are {_layout(parts[-1])}, those before {_layout(parts[0])}")
+                raise UserError(f"{label}: rows {done} on are {_layout(parts[-1])}, those before {_layout(parts[0])}")
             done = min(stop, total)
             if progress is not None:
                 progress(done, total)
@@ -269,11 +270,11 @@ def _blocks(array: np.ndarray) -> Iterator[bytes]:
 
 def _checked(made: Mapping[str, Any], n: int, label: str) -> Arrays:
     if not made:
-        raise ValueError(f"{label}: the function returned no arrays")
+        raise UserError(f"{label}: the function returned no arrays")
     arrays = {name: np.array(rows) for name, rows in made.items()}  # copies: the function may reuse its buffers
     for name, rows in arrays.items():
         if rows.shape[:1] != (n,) or rows.dtype.hasobject:
-            raise ValueError(f"{label}: {name} is {rows.dtype} {rows.shape} for {n} items, needed numbers ({n}, ...)")
+            raise UserError(f"{label}: {name} is {rows.dtype} {rows.shape} for {n} items, needed numbers ({n}, ...)")
     return arrays
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from evaluators.array_store import ArrayStore
 from evaluators.protocols import Images
 from vaebm.data.image_set import images_sha256
+from vaebm.errors import UserError
 
 CHUNK = 128  # images between two writes
 
@@ -82,7 +83,8 @@ class SampleStore:
 
         Raises:
             UserError: the folder cannot be written, or what ``draw`` raises; complete chunks are kept.
-            ValueError: ``draw`` gave other than n images of one size, in uint8; n or chunk below 1.
+            UserError: ``draw``, which may be another package's, gave other than n images of one size, in uint8.
+            ValueError: n or chunk below 1.
             TypeError: the key is not JSON-able.
         """
         drawn = 0
@@ -98,7 +100,7 @@ class SampleStore:
                 or len(images) != stop - start
                 or images.shape[3] not in (1, 3)
             ):
-                raise ValueError(
+                raise UserError(
                     f"{label}: found {images.dtype} {images.shape} for {stop - start} images, "
                     f"needed uint8 ({stop - start}, H, W, 1 or 3)"
                 )

@@ -61,7 +61,7 @@ class ScoreStore:
 
         Raises:
             UserError: ``score_fn`` gave NaN or infinity (nothing bad is kept), or the folder cannot be written.
-            ValueError: ``score_fn`` gave other names or shapes than it should.
+            UserError: ``score_fn``, which may be another package's, gave other names or shapes than it should.
             TypeError: the key is not JSON-able.
         """
         if len(images) == 0:
@@ -91,12 +91,12 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _checked(terms: Mapping[str, Any], n: int, label: str, start: int) -> dict[str, Scores]:
     if not terms:
-        raise ValueError(f"{label}: the scorer returned no scores")
+        raise UserError(f"{label}: the scorer returned no scores")
     checked = {}
     for name, values in terms.items():
         array = np.asarray(values, dtype=np.float64)
         if array.shape != (n,):
-            raise ValueError(f"{label}: {name} has shape {array.shape} for {n} images, needed ({n},)")
+            raise UserError(f"{label}: {name} has shape {array.shape} for {n} images, needed ({n},)")
         bad = ~np.isfinite(array)
         if bad.any():
             first = start + int(np.argmax(bad))

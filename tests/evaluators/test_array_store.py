@@ -255,7 +255,7 @@ def test_strangers_files_are_left_alone_and_old_litter_goes(tmp_path: Path) -> N
 )
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_function_that_breaks_its_promise(tmp_path: Path, wrong, message: str, kept: bool) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         ArrayStore(tmp_path if kept else None).compute(KEY, 20, wrong, chunk=10, label="mine")
 
 

@@ -89,7 +89,7 @@ def test_first_is_the_number_of_the_first_image_and_part_of_the_key(tmp_path: Pa
     ],
 )
 def test_what_is_no_image_is_refused_and_not_kept(tmp_path: Path, wrong) -> None:
-    with pytest.raises(ValueError, match=r"mine: found .* for 5 images, needed uint8 \(5, H, W, 1 or 3\)"):
+    with pytest.raises(UserError, match=r"mine: found .* for 5 images, needed uint8 \(5, H, W, 1 or 3\)"):
         SampleStore(tmp_path).images(KEY, 5, lambda seeds: wrong(plain(5)), label="mine")
     assert list(tmp_path.iterdir()) == []
 

@@ -167,7 +167,7 @@ def test_a_scorer_that_gives_nan_is_named_and_nothing_of_it_kept(tmp_path: Path)
 
 @pytest.mark.parametrize("wrong", [lambda x: {}, lambda x: {"a": np.zeros(3)}, lambda x: {"a": np.zeros((len(x), 1))}])
 def test_a_scorer_that_breaks_its_contract(tmp_path: Path, wrong) -> None:
-    with pytest.raises(ValueError, match=r"no scores|shape"):
+    with pytest.raises(UserError, match=r"no scores|shape"):
         ScoreStore(tmp_path).scores(KEY, IMAGES, wrong)
 
 
