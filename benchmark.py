@@ -31,9 +31,10 @@ from evaluators.reproduce import deciding_options, report, stored_options
 from evaluators.suite import NAMED, Bench, refuse
 from leaderboards import cli
 from vaebm.cli import named, parse, run, use_device
-from vaebm.errors import UserError
+from vaebm.errors import UserError, did_you_mean
 
 HERE = Path(__file__).parent
+LISTS = ("suites", "tables", "systems", "datasets")
 
 
 def parser() -> ArgumentParser:
@@ -57,7 +58,7 @@ def parser() -> ArgumentParser:
     add("--cache", type=str, default="", help="folder of what is kept (default: the user's cache folder), or 'none'")
     add("--no-progress", action="store_true", help="no progress bars")
     add("--json", action="store_true", help="print the result file to stdout instead of the table")
-    add("--list", action="store_true", help="list suites, systems, data sets and tables")
+    add("--list", type=str, nargs="?", const="all", default="", help=f"what there is: {', '.join(LISTS)}; or a system")
     groups = {"tables, history and gate": cli.OPTIONS} | {
         f"--suite {name}": SUITES.load(name).options for name in SUITES
     }
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the front door; return the exit code."""
     options = parse(door := parser(), arguments)
     if options.list:
-        return show_list()
+        return show_list(options.list)
     typed = door.parse_args(arguments, defaults=False).as_dict()
     if (task := cli.chosen_task(options, typed)) in cli.TASKS:
         return cli.TASKS[task](options)
@@ -124,30 +125,30 @@ def run_suite(name: str, suite: Any, bench: Bench) -> tuple[Path, Any]:
     return path, results
 
 
-def show_list() -> int:
-    """Print what there is, without importing a network."""
-    from baselines import SYSTEMS
-    from baselines.load import read_card
-    from leaderboards import BOARDS
+def show_list(what: str) -> int:
+    """Print what there is, one kind of it or one system, without importing a network."""
+    from baselines.listing import as_lines, describe, first_sentence, systems_summary, systems_table
+    from leaderboards import build_boards
     from vaebm.data import DATASETS
 
-    print("suites:     " + ", ".join(SUITES))
-    print("tables:     " + ", ".join(BOARDS))
-    print("systems:")
-    for name in SYSTEMS:
-        card = read_card(name)
-        weights = f"  (weights for {', '.join(card.bundled)})" if card and card.bundled else "  (no weights bundled)"
-        print(f"  {name:<14} {card.summary if card else SYSTEMS[name]}{weights}")
-    print("data sets:")
-    for name, info in DATASETS.items():
-        print(f"  {name:<14} {info.title}; {info.licence}")
+    kinds = {
+        "suites": {name: first_sentence(SUITES.load(name)) for name in SUITES},
+        "tables": {board.name: board.title for boards in build_boards([]).values() for board in boards},
+        "systems": systems_summary(),
+        "datasets": {name: f"{info.title}; {info.licence}" for name, info in DATASETS.items()},
+    }
+    if what in kinds["systems"] or what == "systems":
+        print(systems_table() if what == "systems" else describe(what))
+        return 0
+    if what not in ("all", *kinds):
+        raise UserError(f"--list {what}: unknown.{did_you_mean(what, (*kinds, *kinds['systems']))}")
+    print("\n".join(as_lines(kind, kinds[kind]) for kind in (kinds if what == "all" else [what])))
     return 0
 
 
 def systems(options: Namespace, dataset: str) -> dict[str, Any]:
     """Load the systems asked for, with their weights for a data set and with what decides the meaning of their numbers."""
-    from baselines import SYSTEMS
-    from baselines.load import load_system, read_card
+    from baselines.load import facts, find_system, load_system, shipped_cards
     from baselines.sources import source_files
     from evaluators.array_store import source_hash
     from evaluators.provenance import package_versions
@@ -164,7 +165,7 @@ def systems(options: Namespace, dataset: str) -> dict[str, Any]:
             if name in asked or options.systems == "all"
         }
     given = named("--checkpoint", options.checkpoint)
-    cards = {name: card for name in SYSTEMS if (card := read_card(name))}
+    cards = shipped_cards()
     if all(dataset not in card.bundled for card in cards.values()):
         dataset = "cifar10"  # suites that care what a system was trained on look at its ``dataset``
     bundled = [name for name, card in cards.items() if dataset in card.bundled]
@@ -174,17 +175,15 @@ def systems(options: Namespace, dataset: str) -> dict[str, Any]:
     loaded = {}
     for name in dict.fromkeys([*names, *given]):
         path = Path(given[name]) if name in given else None
-        if path is None and SYSTEMS[name] and name in cards and name not in bundled:
+        if path is None and find_system(name) and name in cards and name not in bundled:
             reason = f"no weights for {dataset} are bundled; give some with --checkpoint {name}=PATH"
             loaded[name] = SystemUnderTest(name, None, (0, 0, 0), reason=reason)
             continue
         system = load_system(name, path, dataset=dataset, **shared)
-        fingerprint = {**system.fingerprint, "code": source_hash(source_files(system)), **version}
-        recipe = {key: value for key, value in getattr(system, "recipe", {}).items() if key != "importance_samples"}
-        about = {"dataset": getattr(system, "dataset", ""), "sampling": recipe}
-        loaded[name] = SystemUnderTest(
-            name, system, system.image_shape, system.size, fingerprint, system.protocol, **about
-        )
+        about = facts(system)
+        if about["fingerprint"]:  # else it does not say what decides its numbers, and none is ever kept
+            about["fingerprint"] |= {"code": source_hash(source_files(system)), **version}
+        loaded[name] = SystemUnderTest(name, system, **about)
     return loaded
 
 

@@ -1,58 +1,44 @@
 """From a name or a file to a system: cards say which checkpoint is bundled and where it came from."""
 
-import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from baselines import SYSTEMS
+from baselines import SYSTEMS, plugins
+from baselines.cards import Card, card_names, read_card
 from vaebm.errors import UserError, did_you_mean
 
-FOLDER = Path(__file__).parent
+__all__ = ["Card", "facts", "find_system", "load_system", "read_card", "shipped_cards"]
 
 
-@dataclass(frozen=True)
-class Card:
-    """What a shipped system is.
+def find_system(name: str) -> str:
+    """Return the target of a registered system.
 
-    Attributes:
-        title, summary: for people.
-        citation: key in ``leaderboards/references.bib``.
-        training: ``"unsupervised"`` or ``"supervised"``.
-        checkpoints: data set -> file in ``baselines/checkpoints``.
-        origin, licence: where the weights come from and on which terms.
+    Raises:
+        UserError: the name is unknown; or there is a card but no class: then the line says by which path its samples or scores come in.
     """
-
-    title: str
-    summary: str
-    citation: str
-    training: str
-    checkpoints: dict[str, str]
-    origin: str
-    licence: str
-
-    def path(self, dataset: str = "cifar10") -> Path:
-        """Return the bundled checkpoint for a data set.
-
-        Raises:
-            UserError: there is none.
-        """
-        if dataset not in self.checkpoints:
-            raise UserError(
-                f"{self.title}: no weights for {dataset} are bundled, only for {', '.join(self.checkpoints)}"
-            )
-        return FOLDER / "checkpoints" / self.checkpoints[dataset]
-
-    @property
-    def bundled(self) -> list[str]:
-        """Data sets whose checkpoint is there."""
-        return [dataset for dataset in self.checkpoints if self.path(dataset).is_file()]
+    if name not in SYSTEMS and (card := read_card(name)):
+        ways = "; ".join(f"its {kind} come in with {command}" for kind, command in card.commands.items())
+        raise UserError(f"--systems {name}: {card.title} ({card.family}) has a card but no class here; {ways}")
+    if name not in SYSTEMS:
+        raise UserError(f"unknown system {name!r}.{did_you_mean(name, {*SYSTEMS, *card_names()})}")
+    return SYSTEMS[name]
 
 
-def read_card(name: str) -> Card | None:
-    """Return the card of a shipped system; None for one that another package brings."""
-    path = FOLDER / "cards" / f"{name}.toml"
-    return Card(**tomllib.loads(path.read_text())) if path.is_file() else None
+def shipped_cards() -> dict[str, Card]:
+    """Return the cards of the systems that have a class here, by name."""
+    names = (name for name in SYSTEMS if name not in SYSTEMS.packages)
+    return {name: card for name in names if (card := read_card(name))}
+
+
+def facts(system: Any) -> dict[str, Any]:
+    """Return what a system says of itself: image_shape, size, dataset, fingerprint, protocol, sampling; empty is what another package's
+    leaves out. The number of importance samples is no part of how samples are made."""
+    texts = {name: getattr(system, name, "") for name in ("size", "dataset")}
+    tables: dict[str, dict[str, Any]] = {
+        name: dict(getattr(system, name, {})) for name in ("fingerprint", "protocol", "recipe")
+    }
+    sampling = {key: value for key, value in tables.pop("recipe").items() if key != "importance_samples"}
+    return {"image_shape": system.image_shape, **texts, **tables, "sampling": sampling}
 
 
 def load_system(
@@ -70,19 +56,22 @@ def load_system(
     Args:
         name: a registered system; or any label, when ``path`` is given: then the checkpoint says what it is.
         path: a native checkpoint, or published files: ``checkpoint.pt`` (an NVAE), ``checkpoint.pt,EBM.pth`` (a VAEBM), or one of a layout
-            in ``baselines.official``.
+            in ``baselines.official``; for a system of another package whatever that reads.
         dataset: which of the bundled checkpoints, without ``path``.
         options: what of the recipe to override; only those that the system knows are passed on.
 
     Raises:
-        UserError: the name or the file is unknown, or the file is not a checkpoint of a known kind.
+        UserError: the name or the file is unknown, the file is no checkpoint of a known kind, or another package's system lacks something.
     """
     from vaebm.checkpoints import Checkpoint, load_checkpoint
 
+    if name in SYSTEMS.packages and not hasattr(target := SYSTEMS.load(name), "from_checkpoint"):
+        return plugins.build(name, target, path, device=device, batch_size=batch_size, seed=seed)
     nvae: Checkpoint | None = None
     if path is None:
+        find_system(name)
         target, card = SYSTEMS.load(name), read_card(name)
-        if card is None:
+        if card is None or name in SYSTEMS.packages:
             raise UserError(f"system {name!r} ships no checkpoint: give one with --checkpoint {name}=PATH")
         path = card.path(dataset)
         checkpoint = load_checkpoint(path)
@@ -92,7 +81,7 @@ def load_system(
             raise UserError(
                 f"--checkpoint {name}={path}: unknown kind {checkpoint.kind!r}.{did_you_mean(checkpoint.kind, SYSTEMS)}"
             )
-        if name in SYSTEMS and name != checkpoint.kind:
+        if name in (*SYSTEMS, *card_names()) and name != checkpoint.kind:  # it would stand beside another one's numbers
             raise UserError(
                 f"--checkpoint {name}={path}: the file holds a {checkpoint.kind}; name it {checkpoint.kind} or a label of your own"
             )

@@ -7,5 +7,11 @@ TASKS = Registry(
     {
         "glow": "baselines.training.glow:GlowTask",
         "igebm": "baselines.training.igebm:IGEBMTask",
+        "jem": "baselines.training.jem:JEMTask",
+        "hdge": "baselines.training.hdge:HDGETask",
+        "pixelcnn": "baselines.training.pixelcnn:PixelCNNTask",
+        "lebm": "baselines.training.lebm:LEBMTask",
+        "divergence_triangle": "baselines.training.divergence_triangle:DivergenceTriangleTask",
+        "short_run": "baselines.training.short_run:ShortRunTask",
     },
 )
