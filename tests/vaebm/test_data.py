@@ -194,7 +194,7 @@ def test_require_names_set_found_and_needed():
 # load_images: names and options
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar10_interp", "svhn", "cifar100", "mnist"])
+@pytest.mark.parametrize("name", ["cifar10", "cifar10_interp", "svhn", "cifar100", "mnist", "fashion_mnist", "kmnist"])
 def test_bundled_sets_need_no_network(name):
     images = load_images(name)
     info = DATASETS[name]
@@ -252,7 +252,7 @@ def test_celeba_absent_says_how_to_get_it(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("arguments", [{"spec": "kmnist"}, {"spec": "svhn", "split": "train"}])
+@pytest.mark.parametrize("arguments", [{"spec": "kmnist", "split": "train"}, {"spec": "svhn", "split": "train"}])
 def test_nothing_anywhere_is_unavailable(arguments):
     with pytest.raises(DataUnavailable, match="no network"):
         load_images(**arguments)

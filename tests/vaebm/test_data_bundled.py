@@ -1,5 +1,6 @@
 """The bundled cuts are intact, legal to ship, and equal to the real sets where those are at hand."""
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -7,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vaebm.data import DATASETS, cuts, load_images, remove_duplicates
+import vaebm.data.load
+from vaebm.cli import run
+from vaebm.data import DATASETS, DataUnavailable, cuts, load_images, remove_duplicates
 from vaebm.data.packed import read_packed
 from vaebm.errors import UserError
 
 REAL = os.environ.get("VAEBM_DATA")
-NAMES = ["cifar10", "cifar100", "mnist", "svhn"]
+NAMES = ["cifar10", "cifar100", "fashion_mnist", "kmnist", "mnist", "svhn"]
+TRAIN = 1000  # images in cifar10_train
 needs_real_data = pytest.mark.skipif(not REAL, reason="needs real data sets: set VAEBM_DATA")
 
 
@@ -22,7 +26,7 @@ def _no_data_root(monkeypatch):
 
 
 def test_only_what_may_be_passed_on_is_bundled():
-    assert cuts.bundled_names() == NAMES
+    assert cuts.bundled_names() == sorted([*NAMES, "cifar10_train"])
     files = [path.relative_to(cuts.FOLDER).as_posix().lower() for path in cuts.FOLDER.rglob("*")]
     assert not any("celeba" in file for file in files)
     assert all(DATASETS[name].redistributable for name in NAMES)
@@ -38,6 +42,54 @@ def test_bundled_cut_is_intact_and_says_its_terms(name):
     terms = (cuts.FOLDER / "LICENSES.md").read_text(encoding="utf-8")
     assert f"| `{name}` |" in terms
     assert found.labels is not None
+
+
+def test_the_training_cut_is_intact_and_of_the_images_that_models_are_trained_on():
+    found = load_images("cifar10", split="train", n=TRAIN, download=False)
+    assert (len(found), found.name, found.split) == (TRAIN, "cifar10", "train")
+    assert found.source == "bundled cut (first 1000 training images)"
+    assert (
+        found.index == np.arange(TRAIN)
+    ).all()  # none missing, and all before the last 2,000, which trainings hold out
+    assert np.bincount(found.labels, minlength=10).min() > 80
+    meta = json.loads((cuts.FOLDER / "cifar10_train" / "meta.json").read_text(encoding="utf-8"))
+    assert meta["licence"] == DATASETS["cifar10"].licence
+    assert "last 2,000" in meta["origin"]
+    assert "| `cifar10_train` |" in (cuts.FOLDER / "LICENSES.md").read_text(encoding="utf-8")
+    part = load_images("cifar10", split="train", n=7, download=False)
+    assert (part.images == found.images[:7]).all()
+    assert remove_duplicates(found, load_images("cifar10"))[1] == 0
+
+
+@pytest.mark.parametrize("n", [None, TRAIN + 1])
+def test_the_training_cut_is_never_taken_for_the_training_split(n):
+    with pytest.raises(DataUnavailable, match=r"cifar10 \(train\).*cifar-10-python.tar.gz"):
+        load_images("cifar10", split="train", n=n, download=False)
+    assert len(load_images("cifar10", n=n if n is None else 2001, download=False)) == 2000  # a test cut is, with a note
+
+
+@pytest.mark.parametrize("wing", ["baselines", "vaebm"])
+def test_training_without_the_training_split_is_refused(wing, tmp_path, monkeypatch, capsys):
+    command = importlib.import_module(f"{wing}.__main__")
+    monkeypatch.setattr(vaebm.data.load, "read_download", _no_network)
+    kind = ["glow", "--config", "mini-cifar10"] if wing == "baselines" else ["vae", "--config", "mini-cifar10"]
+    assert run(command.main, ["train", *kind, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "cifar10 (train): no data root is given, no network; set --data-root or VAEBM_DATA" in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def _no_network(name, split):
+    raise DataUnavailable("no network")
+
+
+def test_the_cuts_stay_small_enough_to_ship():
+    sizes = {
+        path.name: sum(f.stat().st_size for f in path.iterdir()) for path in cuts.FOLDER.iterdir() if path.is_dir()
+    }
+    assert max(sizes.values()) < 4 * 2**20
+    assert sum(sizes.values()) < 12 * 2**20
 
 
 def test_every_citation_has_its_entry():
@@ -79,6 +131,15 @@ def test_bundled_cut_equals_the_real_set(name):
     cut, real = load_images(name, download=False), read_packed(folder, name, "").head(2000)
     assert cut.sha256 == real.sha256
     assert (cut.labels == real.labels).all()
+
+
+@needs_real_data
+def test_the_training_cut_equals_the_real_set_and_gives_way_to_it():
+    cut = load_images("cifar10", split="train", n=TRAIN, download=False)
+    real = load_images("cifar10", split="train", n=TRAIN, data_root=REAL)
+    assert (cut.sha256, cut.labels.tolist()) == (real.sha256, real.labels.tolist())
+    assert "bundled" in cut.source
+    assert "data root" in real.source
 
 
 @needs_real_data

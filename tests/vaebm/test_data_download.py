@@ -159,7 +159,7 @@ def test_no_network_is_one_line_and_quick(monkeypatch):
     start = time.monotonic()
     for name in ("kmnist", "fashion_mnist"):
         with pytest.raises(DataUnavailable, match=r"no network.*--data-root") as caught:
-            load_images(name)
+            load_images(name, split="train")
         assert "\n" not in str(caught.value)
     assert time.monotonic() - start < 3
 
@@ -178,19 +178,19 @@ def test_load_images_downloads_by_name(world, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
     head = lambda array: bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes()
     bodies = {
-        "t10k-images-idx3-ubyte.gz": gzip.compress(head(images) + images.tobytes()),
-        "t10k-labels-idx1-ubyte.gz": gzip.compress(head(np.arange(3)) + bytes((7, 8, 9))),
+        "train-images-idx3-ubyte.gz": gzip.compress(head(images) + images.tobytes()),
+        "train-labels-idx1-ubyte.gz": gzip.compress(head(np.arange(3)) + bytes((7, 8, 9))),
     }
     world.files = {f"/{name}": body for name, body in bodies.items()}
     files = tuple(remote(world, body, name) for name, body in bodies.items())
-    monkeypatch.setitem(FILES, ("kmnist", "test"), files)
-    found = load_images("kmnist", n=2)
+    monkeypatch.setitem(FILES, ("kmnist", "train"), files)
+    found = load_images("kmnist", split="train", n=2)
     assert (found.images[..., 0] == images[:2]).all()
     assert found.labels.tolist() == [7, 8]
-    assert found.split == "test"
-    assert found.source == "downloaded: t10k-images-idx3-ubyte.gz"
+    assert found.split == "train"
+    assert found.source == "downloaded: train-images-idx3-ubyte.gz"
     world.files = {}
-    assert len(load_images("kmnist")) == 3  # from the cache
+    assert len(load_images("kmnist", split="train")) == 3  # from the cache
 
 
 @pytest.mark.parametrize("name", ["cifar10", "svhn"])

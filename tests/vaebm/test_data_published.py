@@ -190,7 +190,11 @@ def test_pictures_of_the_right_size_stay_as_they_are(name, tmp_path):
     pictures = {f"{k:03}": photo(side, side, k) for k in range(3)}
     save_photos(tmp_path / f"{PICTURE_SETS[name].stem}_train", pictures)
     found = load_images(name, split="train", data_root=tmp_path)
-    assert (found.images == np.stack([np.asarray(p) for p in pictures.values()])).all()
+    expected = np.stack([np.asarray(p) for p in pictures.values()])
+    if PICTURE_SETS[name].mixed:
+        assert sorted(map(np.ndarray.tobytes, found.images)) == sorted(map(np.ndarray.tobytes, expected))
+    else:
+        assert (found.images == expected).all()
     assert found.images.shape[1:] == (*DATASETS[name].size, DATASETS[name].channels)
     assert found.split == "train"
     assert len(load_images(name, split="train", data_root=tmp_path, n=2)) == 2
@@ -262,6 +266,77 @@ def test_prepared_arrays_are_taken_as_they_are_and_must_fit(tmp_path):
     np.save(tmp_path / "lsun_church64_train.npy", images[:, :32])
     with pytest.raises(UserError, match="needed 64x64 RGB"):
         load_images("lsun_church64", split="train", data_root=tmp_path)
+
+
+# Pictures that are only scored
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("textures", "dtd/images"),
+        ("places365", "places365/val_256"),
+        ("tiny_imagenet", "tiny-imagenet-200/test/images"),
+        ("lsun_crop", "LSUN/test"),
+        ("lsun_resize", "LSUN_resize/LSUN_resize"),
+    ],
+)
+def test_archives_serve_as_they_unpack(name, folder, tmp_path):
+    save_photos(tmp_path / folder / "a", {"a_1": photo(40, 40)})
+    found = load_images(name, data_root=tmp_path)
+    assert found.images.shape == (1, 32, 32, 3)
+    assert found.split == ("test" if name in ("tiny_imagenet", "lsun_crop") else "")
+    assert folder.partition("/")[0] in found.source
+
+
+def test_crops_of_lsun_are_cropped_and_not_reduced(tmp_path):
+    picture = photo(36, 36)
+    save_photos(tmp_path / "LSUN" / "test", {"0": picture})
+    save_photos(tmp_path / "LSUN_resize", {"0": picture})
+    crop, reduced = (load_images(name, data_root=tmp_path) for name in ("lsun_crop", "lsun_resize"))
+    assert (crop.images[0] == np.asarray(picture)[2:-2, 2:-2]).all()
+    assert (reduced.images[0] == np.asarray(picture.resize((32, 32), Image.Resampling.BILINEAR))).all()
+    assert "shorter side" not in crop.notes[0]
+    assert "shorter side to 32" in reduced.notes[0]
+
+
+def test_the_first_textures_are_of_many_classes_whatever_folder_they_lie_in(tmp_path):
+    shade = lambda c, k: Image.new("RGB", (32, 32), (20 * c, k, 0))
+    for c in range(8):
+        save_photos(
+            tmp_path / "a" / "dtd" / "images" / f"class{c}", {f"class{c}_{k:02}": shade(c, k) for k in range(12)}
+        )
+    (tmp_path / "b").mkdir()
+    with zipfile.ZipFile(tmp_path / "b" / "dtd.zip", "w") as archive:
+        for path in sorted((tmp_path / "a").rglob("*.png")):
+            archive.write(path, path.name)
+    found = [load_images("textures", data_root=tmp_path / part) for part in "ab"]
+    assert found[0].sha256 == found[1].sha256
+    first = load_images("textures", n=24, data_root=tmp_path / "a")
+    assert (first.images == found[0].images[:24]).all()
+    assert len(set(first.images[:, 0, 0, 0])) >= 6  # by name there were 2
+    assert "order mixed" in first.notes[0]
+    (tmp_path / "a" / "dtd" / "images" / "class0" / "class0_00.png").unlink()  # the others keep their order
+    left = [image for image in found[0].images if tuple(image[0, 0, :2]) != (0, 0)]
+    assert (load_images("textures", data_root=tmp_path / "a").images == np.stack(left)).all()
+
+
+# What stands beside MNIST
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist"])
+def test_sets_beside_mnist_are_made_by_its_recipes(name):
+    base = load_images(name, n=2000)
+    padded, stacked = load_images(f"{name}32", n=50), load_images(f"stacked_{name}", n=300)
+    assert (padded.images == pad(base).images[:50]).all()
+    assert (stacked.images == stack(base).images[:300]).all()
+    assert (padded.name, stacked.name) == (f"{name}32", f"stacked_{name}")
+    assert stacked.images.shape == (300, *DATASETS[stacked.name].size, DATASETS[stacked.name].channels)
+    assert stacked.source.startswith(f"stacked from {name}: ")
+    assert any(f"2000 {DATASETS[name].title} images at hand" in note for note in stacked.notes)
+    # The same permutations as of MNIST: image i is of the same three positions.
+    first = np.random.RandomState(STACK_SEED).permutation(2000)[0]
+    assert (stacked.images[0, 2:-2, 2:-2, 0] == base.images[first, ..., 0]).all()
 
 
 # What training takes

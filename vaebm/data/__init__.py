@@ -8,17 +8,20 @@ Importing this package needs numpy and Pillow only, never torch.
 """
 
 from vaebm.data.catalogue import DATASETS, DatasetInfo
+from vaebm.data.colour import to_channels
 from vaebm.data.digits import binarise
 from vaebm.data.duplicates import remove_duplicates
 from vaebm.data.image_set import ImageSet
 from vaebm.data.interpolation import PAIRINGS, interpolate
 from vaebm.data.load import load_images
 from vaebm.data.resizing import require, resize
+from vaebm.data.synthetic import SYNTHETIC
 from vaebm.data.unavailable import DataUnavailable
 
 __all__ = [
     "DATASETS",
     "PAIRINGS",
+    "SYNTHETIC",
     "DataUnavailable",
     "DatasetInfo",
     "ImageSet",
@@ -28,4 +31,5 @@ __all__ = [
     "remove_duplicates",
     "require",
     "resize",
+    "to_channels",
 ]

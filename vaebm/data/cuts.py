@@ -1,4 +1,8 @@
-"""The cuts that ship with the project: the first images of some test sets, so the first table needs no network."""
+"""The cuts that ship with the project: the first images of some sets, so the first table needs no network.
+
+``bundled/NAME`` is of a set's test split, ``bundled/NAME_train`` of its training split. A training cut is there to be scored (the mean of
+log p over training images, say), not to be trained on: see ``vaebm.data.load``.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +14,19 @@ FOLDER = Path(__file__).parent / "bundled"
 
 
 def bundled_names() -> list[str]:
-    """Names of the sets of which a cut is bundled."""
+    """Names of the folders that hold a cut: ``NAME`` or ``NAME_train``."""
     return sorted(path.parent.name for path in FOLDER.glob("*/meta.json"))
 
 
 def read_bundled(name: str, split: str) -> ImageSet | None:
-    """The bundled cut of a set; None if there is none, or for the train split (only test images are bundled).
+    """The bundled cut of a split of a set; None if there is none.
 
     Raises:
         UserError: the installed files are damaged.
     """
-    if split != "test" or name not in bundled_names():
+    folder = name if split == "test" else f"{name}_{split}"
+    if folder not in bundled_names():
         return None
-    found = read_packed(FOLDER / name, name, "")
-    return replace(found, source=f"bundled cut (first {len(found)} images)")
+    found = read_packed(FOLDER / folder, name, "")
+    which = "images" if split == "test" else "training images"
+    return replace(found, source=f"bundled cut (first {len(found)} {which})")

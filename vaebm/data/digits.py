@@ -1,9 +1,10 @@
-"""MNIST in the forms that models train on: padded to 32x32, stacked three deep, binarised."""
+"""MNIST, and the sets made to replace it, in the forms that models train on: padded to 32x32, stacked three deep, binarised."""
 
 from dataclasses import replace
 
 import numpy as np
 
+from vaebm.data.catalogue import DATASETS
 from vaebm.data.image_set import ImageSet
 from vaebm.data.resizing import require
 
@@ -11,9 +12,13 @@ DIGIT, PADDING = (28, 28), 2  # 28 + 2 + 2 = 32; NVAEConfig.border = 2 leaves th
 WHOLE = {"train": 60_000, "test": 10_000}
 STACK_SEED = 0
 
+# What is made of which set. The sets beside MNIST are made by the same recipe, so that nothing but their content tells them from it.
+PADDED = {"mnist32": "mnist", "fashion_mnist32": "fashion_mnist", "kmnist32": "kmnist"}
+STACKED = {"stacked_mnist": "mnist", "stacked_fashion_mnist": "fashion_mnist", "stacked_kmnist": "kmnist"}
+
 
 def pad(digits: ImageSet) -> ImageSet:
-    """``mnist32``: a frame of ``PADDING`` black pixels around every digit, as the released code pads.
+    """``mnist32`` and its like: a frame of ``PADDING`` black pixels around every digit, as the released code pads.
 
     Returns:
         uint8 (N, 32, 32, 1) with labels and index kept, and a note.
@@ -22,13 +27,13 @@ def pad(digits: ImageSet) -> ImageSet:
         UserError: the images are not 28x28 grey.
     """
     require(digits, DIGIT, 1)
-    return replace(digits, name="mnist32", images=_padded(digits.images)).with_notes(
+    return replace(digits, name=f"{digits.name}32", images=_padded(digits.images)).with_notes(
         f"28x28 padded by {PADDING} px to 32x32; train with nvae.border = {PADDING}"
     )
 
 
 def stack(digits: ImageSet, seed: int = STACK_SEED) -> ImageSet:
-    """``stacked_mnist``: three digits as the colour channels of one image, 1,000 modes.
+    """``stacked_mnist`` and its like: three digits as the colour channels of one image, 1,000 modes.
 
     Channel c takes its digits in the order of two permutations of all N digits, one after the other, independent over
     channels; so every digit occurs twice per channel. The released code draws them from an unseeded generator; here
@@ -36,7 +41,7 @@ def stack(digits: ImageSet, seed: int = STACK_SEED) -> ImageSet:
 
     Returns:
         uint8 (2 N, 32, 32, 3), labels 100 d0 + 10 d1 + d2 where the digits have labels, no index. 120,000 images of
-        MNIST's train split, 20,000 of its test split; a note says so when ``digits`` are not the whole split.
+        MNIST's train split, 20,000 of its test split; a note says so when ``digits`` are not a whole split.
 
     Raises:
         UserError: the images are not 28x28 grey.
@@ -52,12 +57,13 @@ def stack(digits: ImageSet, seed: int = STACK_SEED) -> ImageSet:
     labels = None if digits.labels is None else np.array([100, 10, 1]) @ digits.labels[order]
     notes = [f"channels by independent permutations of seed {seed}, each digit twice per channel; padded to 32x32"]
     if n != WHOLE.get(digits.split):
-        notes.append(f"stacked from the {n} MNIST images at hand, not from a whole split")
+        title = DATASETS[digits.name].title if digits.name in DATASETS else digits.name
+        notes.append(f"stacked from the {n} {title} images at hand, not from a whole split")
     return replace(
         digits,
-        name="stacked_mnist",
+        name=f"stacked_{digits.name}",
         images=_padded(images),
-        source=f"stacked from mnist: {digits.source}",
+        source=f"stacked from {digits.name}: {digits.source}",
         labels=labels,
         index=None,
     ).with_notes(*notes)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from vaebm.data import cifar_python, idx, svhn_mat
 from vaebm.data.catalogue import DATASETS
+from vaebm.data.colour import to_channels
 from vaebm.data.cuts import read_bundled
-from vaebm.data.digits import WHOLE, pad, stack
+from vaebm.data.digits import PADDED, STACKED, WHOLE, pad, stack
 from vaebm.data.download import FILES, read_download
 from vaebm.data.image_set import ImageSet
 from vaebm.data.interpolation import check_pairing, interpolate
@@ -16,6 +17,7 @@ from vaebm.data.own import parse_own, read_own
 from vaebm.data.picture_sets import PICTURE_SETS, how_to_get
 from vaebm.data.resizing import check_size, resize
 from vaebm.data.root import find_in_root
+from vaebm.data.synthetic import SYNTHETIC, synthesise
 from vaebm.data.unavailable import DataUnavailable
 from vaebm.errors import UserError, did_you_mean
 
@@ -32,25 +34,29 @@ def load_images(
     interp: str = "neighbours",
     seed: int = 0,
     size: tuple[int, int] | None = None,
+    channels: int | None = None,
 ) -> ImageSet:
     """Load images by name or path.
 
     A name is looked for in the data root (``data_root``, else ``$VAEBM_DATA``), then among the bundled cuts, then
     downloaded. A bundled cut is passed over when more images are asked for than it holds; if the larger set cannot be
-    had, the cut is returned with a note. Always the first ``n`` images, in official order.
+    had, the cut is returned with a note. The cut of a training split is returned only to who asks for no more than it
+    holds: nobody trains on a part, or takes it for the whole, in silence. Always the first ``n`` images, in official order.
 
     Args:
         spec: a name of ``DATASETS``, ``NAME=PATH``, or a path: folder of images, .zip, .npy, .npz, packed folder. A
-            known name wins over a file called so; write ``./svhn`` for the file. Some names are made of another set: of
-            ``cifar10``, ``mnist`` or ``celeba``, wherever that is found (``DatasetInfo.recipe`` says how).
+            known name wins over a file called so; write ``./svhn`` for the file. Some names are made of another set,
+            such as ``cifar10``, ``mnist`` or ``celeba``, wherever that is found, and some are drawn from the seed
+            (``DatasetInfo.recipe`` says how).
         split: "test" or "train"; a path has no splits.
-        n: how many at most; None: all of the first place that has the set (so the bundled cut, if there is one).
+        n: how many at most; None: all of the first place that has the set (so the bundled cut of "test", if there is one).
         data_root: folder with data sets; the layouts it may have are in ``vaebm.data.root``.
         download: whether the network may be used.
         interp: pairing of ``cifar10_interp``: "neighbours", "batches" or "shuffled" (``vaebm.data.interpolation``). It
             is built from the very images that ``load_images("cifar10", ...)`` returns with the same arguments.
-        seed: of the pairing "shuffled".
+        seed: of the pairing "shuffled", and of the sets that are drawn (10,000 images, unless ``n`` says otherwise).
         size: (H, W) to bring the images to, as ``resize`` does; CelebA's pictures are cropped and reduced in one step.
+        channels: 1 or 3 to bring the images to, as ``to_channels`` does.
 
     Returns:
         An ``ImageSet``; fewer than ``n`` images when the place holds fewer, which a note says.
@@ -69,13 +75,16 @@ def load_images(
     named = partial(_named, split=split, data_root=data_root, download=download)
     if spec == "cifar10_interp":
         images = interpolate(named("cifar10", n=n), interp, seed)
-    elif spec == "mnist32":
-        images = pad(named("mnist", n=n))
-    elif spec == "stacked_mnist":
-        digits = named("mnist")
+    elif spec in PADDED:
+        images = pad(named(PADDED[spec], n=n))
+    elif spec in STACKED:
+        digits = named(STACKED[spec])
         if n is not None and n > 2 * len(digits):
-            digits = named("mnist", n=WHOLE[split])
+            digits = named(STACKED[spec], n=WHOLE[split])
         images = _cut(stack(digits), n)
+    elif spec in SYNTHETIC:  # drawn in the wanted shape: resized noise is another noise
+        info = DATASETS[spec]
+        images = synthesise(spec, n, (*(size or info.size), channels or info.channels), seed)
     elif spec == "celeba64":
         images = _celeba64(named("celeba", n=n, size=DATASETS[spec].size))
     elif spec in DATASETS:
@@ -85,7 +94,8 @@ def load_images(
         if own is None:
             raise UserError(f"unknown data set {spec!r}; give NAME=PATH for your own.{did_you_mean(spec, DATASETS)}")
         images = _cut(read_own(*own, n), n)
-    return resize(images, size) if size else images
+    images = resize(images, size) if size else images
+    return to_channels(images, channels) if channels else images
 
 
 def _celeba64(faces: ImageSet) -> ImageSet:
@@ -116,12 +126,12 @@ def _named(
             return _cut(found, n)
         notes.append(f"the data root has no {name} ({split})")
     cut = read_bundled(name, split)
-    if cut is not None and (n is None or n <= len(cut)):
+    if cut is not None and (n <= len(cut) if n is not None else split == "test"):
         return _cut(cut, n).with_notes(*notes)
     try:
         return _cut(_downloaded(name, split, download), n).with_notes(*notes)
     except DataUnavailable as error:
-        if cut is None:
+        if cut is None or split == "train":
             raise DataUnavailable(_how_to_get(name, split, root, str(error))) from None
         return _cut(cut, n).with_notes(*notes, f"no larger set could be had: {error}")
 

@@ -1,6 +1,7 @@
 """Pack images into a folder of lossless WebP sheets: how the bundled cuts were made.
 
     python -m vaebm.data.pack svhn vaebm/data/bundled/svhn --count 2000 --data-root DATA --origin "where it came from"
+    python -m vaebm.data.pack cifar10 vaebm/data/bundled/cifar10_train --split train --count 1000 --data-root DATA --origin ...
 
 Such a folder is read back by name from a data root, or as ``NAME=OUT``.
 """

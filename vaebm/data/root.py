@@ -7,8 +7,8 @@ For a set ``NAME`` and a split, in this order; ``BASE`` is ``ROOT`` or ``ROOT/NA
    ``BASE/cifar-100-python`` or ``.tar.gz``, ``BASE/test_32x32.mat``, ``BASE/MNIST/raw``, ``BASE/FashionMNIST/raw``,
    ``BASE/KMNIST/raw``, ``BASE/img_align_celeba`` or ``img_align_celeba.zip``;
 3. arrays: ``ROOT/NAME_SPLIT.npy``, ``.npz``, ``ROOT/NAME.npy``, ``.npz``;
-4. picture folders: ``ROOT/NAME_SPLIT/``, ``ROOT/NAME/``; for LSUN Church, CelebA HQ, FFHQ and ImageNet 32 pictures of any
-   size, in the folders and zips of ``vaebm.data.picture_sets`` (packed sheets and arrays of these are taken as prepared).
+4. picture folders: ``ROOT/NAME_SPLIT/``, ``ROOT/NAME/``; for the sets of ``PICTURE_SETS`` pictures of any size, in the
+   folders and zips of ``vaebm.data.picture_sets`` (packed sheets and arrays of these are taken as prepared).
 
 A path without the split in its name can serve as "test" (any part of a set is fine to be scored) but never as "train".
 """
