@@ -4,7 +4,8 @@ Reference: Vahdat & Kautz, "NVAE: A Deep Hierarchical Variational Autoencoder", 
 """
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,7 @@ from vaebm.noise import normal
 from vaebm.nvae import NVAE
 from vaebm.nvae.likelihood import as_modelled, posterior_noise
 from vaebm.nvae.readjust import readjust_batch_norm
+from vaebm.nvae.regret import likelihood_regret
 from vaebm.sampling import sample_in_blocks
 from vaebm.training.batches import from_uint8, to_uint8
 
@@ -94,6 +96,20 @@ class NVAESystem:
             scores.append(log_p(self.nvae, part, self.recipe["importance_samples"], self.seed))
         return np.concatenate(scores)
 
+    def score_gradient_norm(self, images: np.ndarray) -> np.ndarray:
+        """Return the Euclidean norm of d score / d x, float64 (N,), of uint8 images (N, H, W, C), for x in [0, 1]."""
+        check_images(images, self.image_shape)
+        return gradient_norms(self.log_density, images, self.nvae, self.batch_size, self.seed)
+
+    def log_density(self, x: Tensor, images: np.ndarray) -> Tensor:
+        """Return the bound on log p(x) (n,), differentiable in x (n, C, H, W); ``images`` are the same as uint8 and key the noise."""
+        return differentiable_bound(self.nvae, x, images, self.recipe["importance_samples"], self.seed)
+
+    def likelihood_regret(self, images: np.ndarray, steps: int) -> np.ndarray:
+        """Return how far the ELBO of each uint8 image (N, H, W, C) rises when its posterior is fitted to it, float64 (N,) in nats."""
+        check_images(images, self.image_shape)
+        return regrets(self.nvae, images, steps, self.batch_size, self.seed)
+
     @cached_property
     def sampler(self) -> NVAE:
         """The model that samples. Scores keep the statistics of training: the posterior runs through the same decoder."""
@@ -128,6 +144,38 @@ def log_p(nvae: NVAE, images: np.ndarray, k: int, seed: int) -> np.ndarray:
     part = as_modelled(nvae, images, seed)
     x = unit_images(part, next(nvae.parameters()).device)
     return nvae.log_prob_bound(x, posterior_noise(nvae, part, k, seed)).cpu().numpy()
+
+
+def differentiable_bound(nvae: NVAE, x: Tensor, images: np.ndarray, k: int, seed: int) -> Tensor:
+    """Return the K-sample bound (n,) of x (n, C, H, W), differentiable in x: the pixels count as continuous whatever the model's bits.
+
+    ``images`` are the same as uint8: they key the noise.
+    """
+    log_weights = []
+    for eps in posterior_noise(nvae, images, k, seed):
+        out = nvae.encode(x, eps)
+        log_weights.append(out.distribution.log_prob(x).double() + out.log_p.double() - out.log_q.double())
+    return torch.logsumexp(torch.stack(log_weights), 0) - math.log(k)
+
+
+def gradient_norms(
+    log_density: Callable[[Tensor, np.ndarray], Tensor], images: np.ndarray, nvae: NVAE, batch_size: int, seed: int
+) -> np.ndarray:
+    """Return the Euclidean norm of the gradient in x in [0, 1], float64 (N,), of uint8 images (N, H, W, C)."""
+    found = [np.empty(0)]
+    for images_of_batch in batches(images, batch_size):
+        part = as_modelled(nvae, images_of_batch, seed)
+        x = nvae.quantise(unit_images(part, next(nvae.parameters()).device)).requires_grad_(True)
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(log_density(x, part).sum(), x)
+        found.append(gradient.double().flatten(1).norm(dim=1).cpu().numpy())
+    return np.concatenate(found)
+
+
+def regrets(nvae: NVAE, images: np.ndarray, steps: int, batch_size: int, seed: int) -> np.ndarray:
+    """Return :func:`vaebm.nvae.regret.likelihood_regret` of uint8 images (N, H, W, C), float64 (N,)."""
+    found = [likelihood_regret(nvae, part, steps, seed) for part in batches(images, batch_size)]
+    return np.concatenate([np.empty(0), *found])
 
 
 def unit_images(images: np.ndarray, device: torch.device | str) -> Tensor:

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from baselines.common import batches, check_images, override
-from baselines.nvae import bound_name, log_p, unit_images
+from baselines.nvae import bound_name, differentiable_bound, gradient_norms, log_p, regrets, unit_images
 from vaebm.checkpoints import Checkpoint
 from vaebm.checkpoints.models import build_vaebm
 from vaebm.energy import EnergyNetwork
@@ -116,6 +116,21 @@ class VAEBMSystem:
     def score(self, images: np.ndarray) -> np.ndarray:
         """Return log p_theta(x) - E(x), float64 (N,): log h(x) up to the constant log Z."""
         return sum(self.score_terms(images).values(), start=np.zeros(len(images)))
+
+    def score_gradient_norm(self, images: np.ndarray) -> np.ndarray:
+        """Return the Euclidean norm of d score / d x, float64 (N,), of uint8 images (N, H, W, C), for x in [0, 1]."""
+        check_images(images, self.image_shape)
+        return gradient_norms(self.log_density, images, self.model.nvae, self.batch_size, self.seed)
+
+    def log_density(self, x: Tensor, images: np.ndarray) -> Tensor:
+        """Return log p_theta(x) - E(x) (n,), differentiable in x (n, C, H, W); ``images`` are the same as uint8 and key the noise."""
+        log_p_theta = differentiable_bound(self.model.nvae, x, images, self.recipe["importance_samples"], self.seed)
+        return log_p_theta - self.model.energy(x).double()
+
+    def likelihood_regret(self, images: np.ndarray, steps: int) -> np.ndarray:
+        """Return that of the NVAE, float64 (N,) in nats: E(x) is the same for every posterior and drops out of a difference of bounds."""
+        check_images(images, self.image_shape)
+        return regrets(self.model.nvae, images, steps, self.batch_size, self.seed)
 
     @cached_property
     def sampler(self) -> VAEBM:

@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from evaluators.metrics.arrays import finite_scores
 from evaluators.metrics.auroc import auroc, placements
+from evaluators.ood.sets import means
 from evaluators.protocols import Scores
 from vaebm.errors import UserError
 
-MEAN = "mean"
 RunScores = Mapping[str, Mapping[str, Scores]]  # system -> data set -> (N,)
 Parts = tuple[NDArray[np.float64], ...]  # what an estimate is the sum of the means of
 
@@ -72,7 +72,7 @@ def correlations(a: RunScores, b: RunScores, in_dist: str) -> dict[tuple[str, st
 
 
 def pairs(a: RunScores, b: RunScores, in_dist: str) -> dict[tuple[str, str], Pair]:
-    """Return ``(system, data set) -> pair`` of two runs' AUROCs, and ``(system, "mean")`` where a system has several sets.
+    """Return ``(system, data set) -> pair`` of two runs' AUROCs, and of their means, as ``(system, "mean")``, over several sets.
 
     Only what both runs have in equal numbers is there. Whether the images are the same, the numbers cannot tell: that is the
     caller's to know.
@@ -90,9 +90,11 @@ def pairs(a: RunScores, b: RunScores, in_dist: str) -> dict[tuple[str, str], Pai
         parts = {name: [placements(run[in_dist], run[name]) for run in (first, second)] for name in outer}
         values = {name: [auroc(run[in_dist], run[name]) for run in (first, second)] for name in outer}
         found |= {(system, name): Pair(_correlation(*parts[name]), *values[name]) for name in outer}
-        if len(outer) > 1 and alike == first.keys() | second.keys():
-            correlation = _correlation(*(_parts_of_mean(run) for run in zip(*parts.values(), strict=True)))
-            found[system, MEAN] = Pair(correlation, *np.mean([*values.values()], axis=0).tolist())
+        for mean, sets in means(in_dist, sorted((first.keys() | second.keys()) - {in_dist})).items():
+            if alike.issuperset(sets):
+                own = zip(*(parts[name] for name in sets), strict=True)
+                averages = np.mean([values[name] for name in sets], axis=0).tolist()
+                found[system, mean] = Pair(_correlation(*map(_parts_of_mean, own)), *averages)
     return found
 
 

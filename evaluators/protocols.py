@@ -44,3 +44,21 @@ class TermScorer(Scorer, Protocol):
     def score_terms(self, images: Images) -> dict[str, Scores]:
         """Return the named float64 terms (N,) in a fixed order; their sum is ``score(images)``."""
         ...
+
+
+@runtime_checkable
+class GradientScorer(Protocol):
+    """Knows how steep its density is. It need not be a :class:`Scorer`: a network that models the gradient alone has no density."""
+
+    def score_gradient_norm(self, images: Images) -> Scores:
+        """Return the Euclidean norm of d log p / d x, float64 (N,), of uint8 images (N, H, W, C), for x in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class RegretScorer(Protocol):
+    """A VAE that fits its posterior to single images."""
+
+    def likelihood_regret(self, images: Images, steps: int) -> Scores:
+        """Return how far the ELBO of each uint8 image (N, H, W, C) rises in ``steps`` steps: float64 (N,) in nats, at least 0."""
+        ...

@@ -22,8 +22,23 @@ DATASETS = {
     "celebahq256": "CelebA HQ 256",
     "ffhq256": "FFHQ 256",
     "imagenet32": "ImageNet 32",
+    "fashion_mnist32": "FashionMNIST",
+    "kmnist32": "KMNIST",
+    "stacked_fashion_mnist": "StackedFashionMNIST",
+    "stacked_kmnist": "StackedKMNIST",
+    "textures": "Textures",
+    "places365": "Places365",
+    "tiny_imagenet": "Tiny ImageNet",
+    "lsun_crop": "LSUN (crop)",
+    "lsun_resize": "LSUN (resize)",
+    "gaussian_noise": "Gaussian noise",
+    "uniform_noise": "Uniform noise",
+    "constant": "Constant",
     "mean": "Mean",
+    "mean_near": "Near mean",
+    "mean_far": "Far mean",
 }
+MEANS = ("mean", "mean_near", "mean_far")  # data sets of rows that are means over sets
 
 # "-E(x)" and "log p(x)" in ASCII, so that the same words serve a terminal, Markdown and LaTeX.
 TERMS = {"": "score", "score": "score", "log_p": "log p(x)", "neg_energy": "-E(x)", "energy": "E(x)"}

@@ -31,7 +31,7 @@ from baselines.load import read_card
 from evaluators import SUITES
 from vaebm import cli
 from vaebm.checkpoints import load_checkpoint, save_checkpoint
-from vaebm.data import load_images
+from vaebm.data import cuts, load_images
 
 ROOT = Path(benchmark.__file__).parent
 BUNDLED = [name for name in SYSTEMS if (card := read_card(name)) and "cifar10" in card.bundled]
@@ -415,6 +415,32 @@ def test_ood_takes_images_of_ones_own(small: Callable[..., Run], tmp_path: Path,
         assert run.value("glow", "mean") == pytest.approx(run.value("glow", "svhn"))
 
 
+def test_ood_takes_groups_grey_sets_and_drawn_ones(small: Callable[..., Run], tmp_path: Path) -> None:
+    run = small("--ood", "svhn,synthetic,mnist,near", "--num-images", "12", "--out", tmp_path / "groups")
+    assert run.code == 0, run.stderr
+    aurocs = run.rows(system="glow", metric="auroc", variant="")
+    sets = [
+        "svhn",
+        "gaussian_noise",
+        "uniform_noise",
+        "constant",
+        "mnist",
+        "cifar10_interp",
+        "cifar100",
+        "tiny_imagenet",
+    ]
+    assert [row["dataset"] for row in aurocs] == [*sets, "mean", "mean_near", "mean_far"]
+    assert "repeated in 3 channels" in next(row for row in aurocs if row["dataset"] == "mnist")["protocol"]["out_notes"]
+    assert {row["dataset"] for row in aurocs if row["value"] is None} == {"tiny_imagenet", "mean", "mean_near"}
+    assert "tiny-imagenet-200/" in " ".join(run.stdout.split())
+    far = np.mean([run.value("glow", "svhn"), run.value("glow", "mnist")])
+    assert run.value("glow", "mean_far") == pytest.approx(far)
+    assert run.value("glow", "constant") < 0.2  # the famous failure of likelihoods
+    other = small("--ood", "constant", "--num-images", "12", "--seed", "1", "--out", tmp_path / "other")
+    data = lambda found: found.rows(system="pixel_std", dataset="constant", metric="auroc")[0]["provenance"]["data"]
+    assert data(run)["constant"] != data(other)["constant"]
+
+
 def test_num_images(small: Callable[..., Run]) -> None:
     assert {row["n"] for row in small("--num-images", "9").rows(metric="auroc")} == {18}
 
@@ -517,6 +543,10 @@ def test_without_a_network_a_row_says_what_is_missing(
     small: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
+    (tmp_path / "cuts").mkdir()
+    for name in ("cifar10", "svhn"):  # nothing else is bundled
+        (tmp_path / "cuts" / name).symlink_to(cuts.FOLDER / name)
+    monkeypatch.setattr(cuts, "FOLDER", tmp_path / "cuts")
 
     def no_network(url: str, **_: Any) -> None:
         asked.append(url)
@@ -566,7 +596,6 @@ def test_without_a_network_a_row_says_what_is_missing(
         (("--device", "cudda"), ("--device cudda",)),
         (("--data-root", "nowhere"), ("--data-root", "nowhere")),
         (("--dataset", "mnist"), ("glow", "mnist", "found 32x32 grey", "needed 32x32 RGB")),
-        (("--ood", "mnist"), ("glow", "mnist", "found 32x32 grey", "needed 32x32 RGB")),
         (("--checkpoint", "x"), ("--checkpoint x", "NAME=PATH")),
         (("--checkpoint", "a=b", "--checkpoint", "a=c"), ("twice",)),
         (("--checkpoint", "mine=nowhere.safetensors"), ("nowhere.safetensors", "no such file")),

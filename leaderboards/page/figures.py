@@ -117,7 +117,7 @@ def words(stem: str, suite: str, rows: Iterable[Measurement]) -> tuple[str, str]
     curves = [row for row in measured if on_curve(row)] if stem == f"{suite}_steps" else []
     told = curves or [row for row in measured if row.role == "headline"]
     inside = {row.protocol.get("in_distribution") for row in told}
-    kept = [row.dataset for row in told if row.dataset not in inside and row.dataset != "mean"]
+    kept = [row.dataset for row in told if row.dataset not in {*inside, *names.MEANS}]
     systems = _listed(dict.fromkeys(names.system_label(row.system) for row in told), "the measured systems")
     datasets = _listed(dict.fromkeys(map(names.dataset_title, kept)), "the data sets")
     name = stem.removeprefix(f"{suite}_").replace("_", " ")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Scores = Mapping[str, Mapping[str, NDArray[np.float64]]]  # system -> data set -> (N,), higher = more in-distribution
 
-FIXED = {"svhn": 0, "cifar10_interp": 1, "cifar100": 2, "celeba": 3, "mean": 6}  # the same colour in every plot
+FIXED = {"svhn": 0, "cifar10_interp": 1, "cifar100": 2, "celeba": 3}  # the same colour in every plot
 LONG = 18  # letters of a name of which two do not fit side by side below a panel
 CLIP = 0.5  # percent of scores on each side that the histograms put into their outermost bins
 
@@ -173,6 +173,6 @@ def _out_sets(scores: Scores, in_distribution: str) -> list[str]:
 
 
 def _set_look(name: str, order: Sequence[str]) -> dict[str, Any]:
-    """A set of the paper has its own colour; a user's sets share the others."""
+    """A set of the paper has its own colour; other sets have the looks after these, in their order."""
     own = [other for other in order if other not in FIXED]
-    return look(FIXED[name] if name in FIXED else 4 + own.index(name) % 2)
+    return look(FIXED[name] if name in FIXED else len(FIXED) + own.index(name))

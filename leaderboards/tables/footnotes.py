@@ -42,6 +42,8 @@ ORIGINS = tuple(f"{side}_{what}" for side in ("in", "out") for what in ("split",
 SCORES = ("score", "estimator", "codec", "scale_of")
 KNOWN = {*IMAGES, *ORIGINS, *SCORES, *SAMPLING_KEYS, "interval", "base_rate", "coefficient_on"}
 
+DRAWN = "drawn from seed"  # how the source of images begins that nobody took
+
 _DUPLICATES = re.compile(r"\d+ exact duplicates of \S+ removed")  # counted in a sentence already
 
 
@@ -125,6 +127,22 @@ def describe_means(entries: Sequence[Entry], usual: Sequence[str], title: Callab
     ]
 
 
+def describe_parts(entries: Sequence[Entry], title: Callable[[str], str]) -> list[str]:
+    """Say over which sets each mean of some of the sets is: ``"Near mean: over A and B; Far mean: over C and D."``
+
+    Args:
+        entries: of such means only.
+        title: printed name of a set.
+    """
+    told = []
+    for column in dict.fromkeys(entry.column for entry in entries):
+        sets = {entry.row: entry.protocol.get("mean_of", ()) for entry in entries if entry.column == column}
+        listed = _members(sets, lambda row: _join([title(name) for name in sets[row]]))  # noqa: B023 (used here)
+        texts = [text if len(listed) == 1 else f"{text} ({_join(rows)})" for text, rows in listed.items()]
+        told.append(f"{column}: over {'; over '.join(texts)}")
+    return [f"{'; '.join(told)}."] if told else []
+
+
 def describe_origins(entries: Sequence[Entry]) -> list[str]:
     """Say where the images come from, which are not known to be official test images, and what was done to them."""
     seen: dict[
@@ -148,12 +166,13 @@ def describe_origins(entries: Sequence[Entry]) -> list[str]:
                 f"in {_join(list(own))}" if by_run else f"of {_join(list(dict.fromkeys(user.row for user in users)))}"
             )
             origins[name if len(places_of) == 1 else f"{name} {where}"] = found
-    made = {name for name, origin in origins.items() if origin["source"].startswith("interpolated from")}
+    made = {name for name, origin in origins.items() if origin["source"].startswith(("interpolated from", DRAWN))}
     places = _members([name for name in origins if name not in made], lambda name: origins[name]["source"])
     sentences = []
     if places:
         listed = [f"{_join(names)}: {place.replace(': ', ', ')}" for place, names in places.items()]
-        unofficial = [name for name, origin in origins.items() if origin["split"] != "test"]
+        undrawn = {name: origin for name, origin in origins.items() if not origin["source"].startswith(DRAWN)}
+        unofficial = [name for name, origin in undrawn.items() if origin["split"] != "test"]
         warning = f" Not known to be official test images: {_join(unofficial)}." if unofficial else ""
         sentences.append(f"Images: {'; '.join(listed)}.{warning}")
     notes: dict[str, str] = {}

@@ -15,6 +15,7 @@ from leaderboards.tables.footnotes import (
     describe_intervals,
     describe_means,
     describe_origins,
+    describe_parts,
     describe_published,
     describe_scores,
 )
@@ -22,8 +23,11 @@ from leaderboards.tables.rows import Placed, apart, beside, ladder, measured_row
 from vaebm.errors import UserError
 
 PAPER_SETS = ("svhn", "cifar10_interp", "cifar100", "celeba")
+PAPER_MEANS = {"mean": PAPER_SETS, "mean_near": ("cifar10_interp", "cifar100"), "mean_far": ("svhn", "celeba")}
 NOT_PUBLISHED = "The paper reports no number here."
 NO_PUBLISHED_MEAN = "No mean: the paper does not report all four sets."
+NO_PUBLISHED_PART = "No mean: the paper does not report both sets."
+EXTRA = "score:"  # of the variants of scores beyond the paper
 ONLY_TERMS = "Only where the score is a sum of terms."
 AS_ABOVE = "Images and scores: see the AUROC table."
 
@@ -79,22 +83,23 @@ def _auroc(rows: Sequence[Measurement], published: Sequence[Measurement], source
     blocks = [replace(block, ranked=True) for block in paper]
     systems = [row for block in blocks for row in block.rows if row.origin == "measured"] + others
     controls = measured_rows(_place(rows, "auroc", "control"), columns)
+    terms = _place([row for row in rows if not _is_extra(row)], "auroc", "diagnostic")
     blocks += [
         Block("Systems without a published row (measured)" if in_paper else "Measured systems", tuple(others), True),
-        Block(
-            "Diagnostics: terms of the score (measured)",
-            tuple(measured_rows(_place(rows, "auroc", "diagnostic"), columns)),
-        ),
+        Block("Scores beyond the paper (measured)", tuple(measured_rows(_extra(rows, "auroc"), columns)), True),
+        Block("Diagnostics: terms of the score (measured)", tuple(measured_rows(terms, columns))),
         Block("Controls: zero-parameter image statistics (measured)", tuple(controls)),
     ]
 
-    entries = _entries([row for row in rows if row.metric == "auroc"])
+    entries = _entries([row for row in rows if row.metric == "auroc" and not _is_extra(row)])
     notes = ["AUROC: higher is better, 0.5 is chance."] if entries else []
     notes += describe_intervals(entries) + describe_images(entries) + describe_origins(entries)
-    notes += describe_means(entries, PAPER_SETS, names.dataset_title)
-    notes += describe_differences(entries) + describe_scores(entries)
+    overall = names.dataset_title("mean")
+    notes += describe_means([e for e in entries if e.mean and e.column == overall], PAPER_SETS, names.dataset_title)
+    notes += describe_parts([e for e in entries if e.mean and e.column != overall], names.dataset_title)
+    notes += describe_differences(entries) + describe_scores(entries) + _extra_notes(rows)
     notes += _control_notes(systems, controls, columns)
-    notes += _published_notes(published)
+    notes += _published_notes(published, columns)
     paper_table = " (Table 6 of the paper)" if in_paper else ""
     title = f"Out-of-distribution detection{paper_table}: AUROC of in-distribution {{source}} against each set"
     return _board("ood", title, source, columns, blocks, notes)
@@ -104,11 +109,13 @@ def _published_row(rows: Sequence[Measurement], columns: Sequence[Column]) -> Ro
     first = rows[0]
     empty = Cell(None, note=NOT_PUBLISHED, origin="published", metric=first.metric)
     cells = {row.dataset: Cell.of(row) for row in rows}
-    values = [row.value for row in rows if row.dataset in PAPER_SETS and row.value is not None]
-    cells["mean"] = Cell(None, note=NO_PUBLISHED_MEAN, origin="published", dataset="mean", metric=first.metric)
-    if len(values) == len(PAPER_SETS):
-        mean = sum(values) / len(values)
-        cells["mean"] = Cell(mean, origin="published", dataset="mean", metric=first.metric, comparable="published")
+    for key, sets in PAPER_MEANS.items():
+        values = [row.value for row in rows if row.dataset in sets and row.value is not None]
+        note = NO_PUBLISHED_MEAN if key == "mean" else NO_PUBLISHED_PART
+        cells[key] = Cell(None, note=note, origin="published", dataset=key, metric=first.metric)
+        if len(values) == len(sets):
+            mean = sum(values) / len(values)
+            cells[key] = Cell(mean, origin="published", dataset=key, metric=first.metric, comparable="published")
     return Row(
         label=first.provenance["label"],
         size=first.size,
@@ -119,13 +126,19 @@ def _published_row(rows: Sequence[Measurement], columns: Sequence[Column]) -> Ro
     )
 
 
-def _published_notes(published: Sequence[Measurement]) -> Iterator[str]:
+def _published_notes(published: Sequence[Measurement], columns: Sequence[Column]) -> Iterator[str]:
     if not published:
         return
+    several = {column.key for column in columns} & {*names.MEANS[1:]}
+    computed = (
+        "means of a published row are computed here from its"
+        if several
+        else "mean of a published row is computed here from its four"
+    )
     yield describe_published(
         published,
         "Their authors used other protocols (test splits, input noise, resizing, bounds) and full-size models: never rank a measured"
-        " row against them. The mean of a published row is computed here from its four cells.",
+        f" row against them. The {computed} cells.",
     )
     if any(row.provenance["category"].startswith("Supervised") for row in published):
         yield "Supervised models saw class labels in training; unsupervised ones did not."
@@ -145,16 +158,54 @@ def _control_notes(systems: Sequence[Row], controls: Sequence[Row], columns: Seq
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# Scores beyond the paper
+
+
+def _is_extra(row: Measurement) -> bool:
+    return row.role == "diagnostic" and row.variant.startswith(EXTRA)
+
+
+def _extra(rows: Iterable[Measurement], metric: str) -> list[Placed]:
+    """The rows of scores beyond the paper: ``"Glow: typicality (25)"``."""
+    return [
+        Placed(f"{names.system_label(row.system)}: {_extra_title(row.variant)}", row.variant, row.dataset, row)
+        for row in rows
+        if row.metric == metric and _is_extra(row)
+    ]
+
+
+def _extra_title(variant: str) -> str:
+    name, _, parameter = variant.removeprefix(EXTRA).partition(":")
+    return name.replace("_", " ") + (f" ({parameter})" if parameter else "")
+
+
+def _extra_notes(rows: Iterable[Measurement]) -> list[str]:
+    """Say once what each score is; what it is made from is in the protocol."""
+    formulas: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if _is_extra(row) and row.value is not None:
+            formulas.setdefault(str(row.protocol.get("score", "")), {})[_extra_title(row.variant)] = None
+    told = "; ".join(f"{', '.join(titles)}: {formula}" for formula, titles in formulas.items())
+    return (
+        [f"Scores beyond the paper, of a system's own score s (of a sum of terms the whole): {told}."] if told else []
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # Its companions
 
 
 def _aupr_fpr95(rows: Sequence[Measurement], source: str) -> Board:
+    extra = [row for row in rows if row.metric in ("aupr", "fpr95") and _is_extra(row)]
     rows = [row for row in rows if row.metric in ("aupr", "fpr95") and row.role == "headline"]
-    columns = _dataset_columns(rows)
-    aupr, fpr95 = (measured_rows(_place(rows, metric, "headline"), columns) for metric in ("aupr", "fpr95"))
+    columns = _dataset_columns([*rows, *extra])
+    aupr, fpr95 = (tuple(measured_rows(_place(rows, metric, "headline"), columns)) for metric in ("aupr", "fpr95"))
+    more_aupr, more_fpr95 = (tuple(measured_rows(_extra(extra, metric), columns)) for metric in ("aupr", "fpr95"))
     blocks = [
-        Block("AUPR (higher is better, chance is the base rate)", tuple(aupr), True, higher_is_better=True),
-        Block("FPR95 (lower is better, chance is 0.95)", tuple(fpr95), True, higher_is_better=False),
+        Block("AUPR (higher is better, chance is the base rate)", aupr, True, higher_is_better=True),
+        Block("AUPR of scores beyond the paper", more_aupr, True, higher_is_better=True),
+        Block("FPR95 (lower is better, chance is 0.95)", fpr95, True, higher_is_better=False),
+        Block("FPR95 of scores beyond the paper", more_fpr95, True, higher_is_better=False),
     ]
     title = "AUPR and FPR95 of in-distribution {source} against each set, measured"
     return _board("ood_aupr_fpr95", title, source, columns, blocks, _base_rates(rows) + _companion_notes(rows))
@@ -270,11 +321,15 @@ def _place(rows: Iterable[Measurement], metric: str, role: str) -> list[Placed]:
 def _dataset_columns(
     rows: Iterable[Measurement], in_paper: bool = False, higher_is_better: bool | None = None
 ) -> tuple[Column, ...]:
-    """The paper's four sets (all of them in the paper's table), their mean, then the user's own sets."""
+    """The paper's four sets and the mean (all of them in the paper's table), the means of near and of far sets, then all other sets."""
     metrics = ("auroc", "aupr", "fpr95", "auroc_at_coefficient")
-    found = list(dict.fromkeys(row.dataset for row in rows if row.metric in metrics))
-    keys = [key for key in (*PAPER_SETS, "mean") if in_paper or key in found]
-    keys += [key for key in found if key not in keys]
+    rows = [row for row in rows if row.metric in metrics]
+    found = list(dict.fromkeys(row.dataset for row in rows))
+    # Beside another in-distribution set the paper's four are sets like any other.
+    others = [key for key in found if key not in names.MEANS]
+    first = others if {*map(_in_distribution, rows)} - {names.IN_DISTRIBUTION} else PAPER_SETS
+    keys = [key for key in (*first, "mean") if in_paper or key in found]
+    keys += [key for key in (*names.MEANS, *others) if key in found and key not in keys]
     return tuple(Column(key, names.dataset_title(key), higher_is_better=higher_is_better) for key in keys)
 
 
@@ -289,7 +344,7 @@ def _entries(rows: Iterable[Measurement]) -> list[Entry]:
     """The measured cells with a number, in order of the columns, as footnotes speak of them."""
     rows = [row for row in rows if row.value is not None]
     sizes = {row.size for row in rows if row.size}
-    order = (*PAPER_SETS, "mean")
+    order = (*PAPER_SETS, *names.MEANS)
     rows.sort(key=lambda row: order.index(row.dataset) if row.dataset in order else len(order))
     told = apart(rows)
     return [
@@ -299,7 +354,7 @@ def _entries(rows: Iterable[Measurement]) -> list[Entry]:
             metric=score_or_sample_metric(row.metric).title,
             protocol=row.protocol if row.n is None else {"n_in": row.n} | row.protocol,
             seed=row.seed,
-            mean=row.dataset == "mean",
+            mean=row.dataset in names.MEANS,
             control=row.role == "control" and row.metric == "auroc",
             run=row.provenance.get(RUN, ""),
             source=names.dataset_title(_in_distribution(row)),

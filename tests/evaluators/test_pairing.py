@@ -116,6 +116,22 @@ def test_names_every_system_and_set_and_the_mean() -> None:
     assert found["mine", "mean"] == mean_auroc_correlation(inside, both[0], second["mine"]["cifar10"], both[1])
 
 
+def test_means_of_near_and_of_far_sets_are_pairs_of_their_own() -> None:
+    rng = np.random.default_rng(6)
+    sets = {"cifar10": 40, "svhn": 30, "celeba": 20, "cifar100": 25, "cifar10_interp": 30}
+    first, second = ({"mine": {name: rng.normal(size=n) for name, n in sets.items()}} for _ in range(2))
+    found = pairs(first, second, "cifar10")
+    for name, members in (("mean_near", ["cifar10_interp", "cifar100"]), ("mean_far", ["celeba", "svhn"])):
+        outs = [[side["mine"][member] for member in members] for side in (first, second)]
+        expected = mean_auroc_correlation(first["mine"]["cifar10"], outs[0], second["mine"]["cifar10"], outs[1])
+        assert found["mine", name].correlation == pytest.approx(expected, abs=1e-12)
+        assert found["mine", name].first == pytest.approx(np.mean([found["mine", m].first for m in members]))
+    second["mine"]["celeba"] = second["mine"]["celeba"][:-1]
+    left = pairs(first, second, "cifar10")
+    assert ("mine", "mean_near") in left  # its sets are whole
+    assert not {("mine", "mean"), ("mine", "mean_far")} & left.keys()
+
+
 def test_leaves_out_what_only_one_run_has_or_has_in_another_number() -> None:
     first, second = runs()
     second["mine"]["celeba"] = second["mine"]["celeba"][:-1]

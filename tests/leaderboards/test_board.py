@@ -337,6 +337,63 @@ def test_a_mean_over_other_sets_than_the_papers_says_so(rows: list[Measurement])
     assert cell_of(board_of(mixed), "VAEBM (measured, mini)", "mean").rank == 0
 
 
+def with_near_and_far(rows: list[Measurement], near: list[str], far: list[str]) -> list[Measurement]:
+    """The means of near and of far sets beside every mean."""
+    added = []
+    for row in rows:
+        if row.dataset == "mean" and row.metric == "auroc":
+            for name, sets in (("mean_near", near), ("mean_far", far)):
+                added.append(replace(row, dataset=name, protocol=row.protocol | {"mean_of": sets}, note=""))
+    return rows + added
+
+
+def test_means_of_near_and_far_sets_stand_behind_the_mean(rows: list[Measurement]) -> None:
+    board = board_of(with_near_and_far(rows, ["cifar10_interp", "cifar100"], ["svhn", "celeba"]))
+    keys = [column.key for column in board.columns]
+    assert keys == ["svhn", "cifar10_interp", "cifar100", "celeba", "mean", "mean_near", "mean_far", "my_textures"]
+    assert cell_of(board, "VAEBM", "mean_near").value == pytest.approx((0.7 + 0.62) / 2)
+    assert cell_of(board, "VAEBM", "mean_far").value == pytest.approx((0.83 + 0.77) / 2)
+    assert cell_of(board, "Divergence Triangle", "mean_far").value == pytest.approx((0.68 + 0.56) / 2)
+    assert "both sets" in cell_of(board, "Divergence Triangle", "mean_near").note
+    assert "Near mean: over Interp. and CIFAR-100; Far mean: over SVHN and CelebA." in board.footnotes
+    assert not any("Mean of measured rows" in note for note in board.footnotes)  # that one is over the usual sets
+
+
+def test_near_means_over_unlike_sets_name_their_rows_and_do_not_compete(rows: list[Measurement]) -> None:
+    few = with_near_and_far([row for row in rows if row.system == "vaebm"], ["cifar100", "celeba"], ["svhn", "celeba"])
+    many = with_near_and_far([row for row in rows if row.system != "vaebm"], ["cifar100", "svhn"], ["svhn", "celeba"])
+    board = board_of(few + many)
+    (told,) = [note for note in board.footnotes if note.startswith("Near mean: ")]
+    assert "over CIFAR-100 and CelebA (VAEBM" in told
+    assert "Far mean: over SVHN and CelebA." in told
+    assert cell_of(board, "VAEBM (measured, mini)", "mean_near").rank == 0
+
+
+def test_beside_another_in_distribution_set_the_means_stand_last(rows: list[Measurement]) -> None:
+    moved = [
+        replace(
+            row, dataset=row.dataset.replace("celeba", "kmnist"), protocol=row.protocol | {"in_distribution": "mnist"}
+        )
+        for row in with_near_and_far(rows, ["kmnist", "cifar100"], ["svhn", "cifar10_interp"])
+    ]
+    (board,) = [board for board in build_boards(moved)["ood"] if board.name == "ood_mnist"]
+    keys = [column.key for column in board.columns]
+    assert keys == ["svhn", "cifar10_interp", "cifar100", "kmnist", "my_textures", "mean", "mean_near", "mean_far"]
+
+
+def test_drawn_images_are_not_taken_for_unofficial_test_images(rows: list[Measurement]) -> None:
+    origin = {
+        "out_source": "drawn from seed 0",
+        "out_notes": "one colour per image; seed 0",
+        "in_source": "cut",
+        "in_split": "test",
+    }
+    drawn = [replace(row, protocol=row.protocol | origin) for row in rows if row.dataset == "my_textures"]
+    notes = board_of([replace(row, dataset="constant") for row in drawn]).footnotes
+    assert "Constant: one colour per image; seed 0." in notes
+    assert not any("Not known to be official" in note for note in notes)
+
+
 def test_supervised_models_are_spoken_of_where_there_is_one(rows: list[Measurement]) -> None:
     text = lambda names: " ".join(build_boards(rows, Selection(rows=names))["ood"][0].footnotes)
     assert "Supervised models" in text(("jem", "vaebm"))
