@@ -24,16 +24,20 @@ from vaebm.errors import UserError
 
 PAPER_SETS = ("svhn", "cifar10_interp", "cifar100", "celeba")
 PAPER_MEANS = {"mean": PAPER_SETS, "mean_near": ("cifar10_interp", "cifar100"), "mean_far": ("svhn", "celeba")}
+PARTS = names.MEANS[1:]  # a table of their own: Table 6 keeps the paper's columns
 NOT_PUBLISHED = "The paper reports no number here."
 NO_PUBLISHED_MEAN = "No mean: the paper does not report all four sets."
 NO_PUBLISHED_PART = "No mean: the paper does not report both sets."
 EXTRA = "score:"  # of the variants of scores beyond the paper
+BEYOND = "Scores beyond the paper (measured)"
+CONTROLS = "Controls: zero-parameter image statistics (measured)"
 ONLY_TERMS = "Only where the score is a sum of terms."
 AS_ABOVE = "Images and scores: see the AUROC table."
 
 
 def ood_boards(rows: Sequence[Measurement], published: Sequence[Measurement]) -> list[Board]:
-    """Build per in-distribution set: Table 6, AUPR and FPR95, rank correlations, AUROC against a coefficient on E.
+    """Build per in-distribution set: Table 6, means over near and far sets, AUPR and FPR95, rank correlations, AUROC against a coefficient
+    on E.
 
     Published rows appear where the in-distribution set is the paper's. A table without rows is left out.
 
@@ -47,7 +51,10 @@ def ood_boards(rows: Sequence[Measurement], published: Sequence[Measurement]) ->
     boards = []
     for source in dict.fromkeys(map(_in_distribution, rows)) or [names.IN_DISTRIBUTION]:
         own = [row for row in rows if _in_distribution(row) == source]
-        boards.append(_auroc(own, published if source == names.IN_DISTRIBUTION else [], source))
+        beside_it = published if source == names.IN_DISTRIBUTION else []
+        parts = [row for row in own if row.dataset in PARTS]
+        boards.append(_auroc([row for row in own if row.dataset not in PARTS], beside_it, source))
+        boards += [_near_far(parts, beside_it, source)] if parts else []
         boards += [table(own, source) for table in (_aupr_fpr95, _correlations, _coefficients)]
     return [board for board in boards if board.blocks]
 
@@ -70,39 +77,49 @@ def _board(
 
 
 def _auroc(rows: Sequence[Measurement], published: Sequence[Measurement], source: str) -> Board:
-    in_paper = bool(published)
-    columns = _dataset_columns(rows, in_paper, higher_is_better=True)
-    headline = _place(rows, "auroc", "headline")
+    columns = _dataset_columns(rows, bool(published), higher_is_better=True)
+    blocks = _auroc_blocks(rows, published, columns)
+    entries = _entries([row for row in rows if row.metric == "auroc" and not _is_extra(row)])
+    notes = ["AUROC: higher is better, 0.5 is chance."] if entries else []
+    notes += describe_intervals(entries) + describe_images(entries) + describe_origins(entries)
+    notes += describe_means([entry for entry in entries if entry.mean], PAPER_SETS, names.dataset_title)
+    notes += describe_differences(entries) + describe_scores(entries) + _extra_notes(rows)
+    notes += _control_notes(blocks, columns)
+    notes += _published_notes(published)
+    paper_table = " (Table 6 of the paper)" if published else ""
+    title = f"Out-of-distribution detection{paper_table}: AUROC of in-distribution {{source}} against each set"
+    return _board("ood", title, source, columns, blocks, notes)
 
+
+def _near_far(rows: Sequence[Measurement], published: Sequence[Measurement], source: str) -> Board:
+    columns = _dataset_columns(rows, higher_is_better=True)
+    blocks = _auroc_blocks(rows, published, columns)
+    entries = _entries([row for row in rows if row.metric == "auroc" and not _is_extra(row)])
+    notes = [AS_ABOVE, *describe_parts(entries, names.dataset_title), *_control_notes(blocks, columns)]
+    notes += ["A published mean is computed here from the row's cells in Table 6."] if published else []
+    title = "Mean AUROC of in-distribution {source} against near and against far sets"
+    return _board("ood_near_far", title, source, columns, blocks, notes)
+
+
+def _auroc_blocks(
+    rows: Sequence[Measurement], published: Sequence[Measurement], columns: Sequence[Column]
+) -> list[Block]:
+    """Published rows with the measured ones beneath, systems of no published row, further scores, terms, controls."""
     known = [
         (members[0].provenance["category"].capitalize(), _published_row(members, columns))
         for system in _systems(published)
         if (members := [row for row in published if row.system == system])
     ]
-    paper, others = beside(known, headline, columns)
-    blocks = [replace(block, ranked=True) for block in paper]
-    systems = [row for block in blocks for row in block.rows if row.origin == "measured"] + others
-    controls = measured_rows(_place(rows, "auroc", "control"), columns)
+    paper, others = beside(known, _place(rows, "auroc", "headline"), columns)
     terms = _place([row for row in rows if not _is_extra(row)], "auroc", "diagnostic")
-    blocks += [
-        Block("Systems without a published row (measured)" if in_paper else "Measured systems", tuple(others), True),
-        Block("Scores beyond the paper (measured)", tuple(measured_rows(_extra(rows, "auroc"), columns)), True),
+    unpublished = "Systems without a published row (measured)" if published else "Measured systems"
+    return [
+        *(replace(block, ranked=True) for block in paper),
+        Block(unpublished, tuple(others), True),
+        Block(BEYOND, tuple(measured_rows(_extra(rows, "auroc"), columns)), True),
         Block("Diagnostics: terms of the score (measured)", tuple(measured_rows(terms, columns))),
-        Block("Controls: zero-parameter image statistics (measured)", tuple(controls)),
+        Block(CONTROLS, tuple(measured_rows(_place(rows, "auroc", "control"), columns))),
     ]
-
-    entries = _entries([row for row in rows if row.metric == "auroc" and not _is_extra(row)])
-    notes = ["AUROC: higher is better, 0.5 is chance."] if entries else []
-    notes += describe_intervals(entries) + describe_images(entries) + describe_origins(entries)
-    overall = names.dataset_title("mean")
-    notes += describe_means([e for e in entries if e.mean and e.column == overall], PAPER_SETS, names.dataset_title)
-    notes += describe_parts([e for e in entries if e.mean and e.column != overall], names.dataset_title)
-    notes += describe_differences(entries) + describe_scores(entries) + _extra_notes(rows)
-    notes += _control_notes(systems, controls, columns)
-    notes += _published_notes(published, columns)
-    paper_table = " (Table 6 of the paper)" if in_paper else ""
-    title = f"Out-of-distribution detection{paper_table}: AUROC of in-distribution {{source}} against each set"
-    return _board("ood", title, source, columns, blocks, notes)
 
 
 def _published_row(rows: Sequence[Measurement], columns: Sequence[Column]) -> Row:
@@ -126,26 +143,23 @@ def _published_row(rows: Sequence[Measurement], columns: Sequence[Column]) -> Ro
     )
 
 
-def _published_notes(published: Sequence[Measurement], columns: Sequence[Column]) -> Iterator[str]:
+def _published_notes(published: Sequence[Measurement]) -> Iterator[str]:
     if not published:
         return
-    several = {column.key for column in columns} & {*names.MEANS[1:]}
-    computed = (
-        "means of a published row are computed here from its"
-        if several
-        else "mean of a published row is computed here from its four"
-    )
     yield describe_published(
         published,
         "Their authors used other protocols (test splits, input noise, resizing, bounds) and full-size models: never rank a measured"
-        f" row against them. The {computed} cells.",
+        " row against them. The mean of a published row is computed here from its four cells.",
     )
     if any(row.provenance["category"].startswith("Supervised") for row in published):
         yield "Supervised models saw class labels in training; unsupervised ones did not."
 
 
-def _control_notes(systems: Sequence[Row], controls: Sequence[Row], columns: Sequence[Column]) -> Iterator[str]:
+def _control_notes(blocks: Sequence[Block], columns: Sequence[Column]) -> Iterator[str]:
     """Name the sets where a statistic without parameters does at least as well as every measured system."""
+    own_scores = [row for block in blocks if block.ranked and block.title != BEYOND for row in block.rows]
+    systems = [row for row in own_scores if row.origin == "measured"]
+    controls = [row for block in blocks if block.title == CONTROLS for row in block.rows]
     beaten: dict[str, list[str]] = {}
     for i, column in enumerate(columns):
         best = max((value for row in systems if (value := row.cells[i].value) is not None), default=None)
