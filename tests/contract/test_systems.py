@@ -46,6 +46,13 @@ OTHER: dict[str, tuple[Any, Any]] = {
     "readjust_bn": (2, 3),
     "noise_scale": (0.1, 0.2),
     "gradient_clip": (1e-4, 1e-3),
+    "score": ("py", "px"),
+    "noise": (0.05, 0.1),
+    "score_noise": (0.05, 0.1),
+    "prior_steps": (2, 3),
+    "prior_step_size": (0.2, 0.3),
+    "posterior_steps": (2, 3),
+    "posterior_step_size": (0.05, 0.2),
 }
 SEEDS = (3, 1, 2)
 
