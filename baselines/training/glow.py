@@ -8,14 +8,19 @@ import torch
 from torch import Tensor
 
 from baselines.glow import GlowSystem, bits_per_dim, dequantise, image_log_prob
-from baselines.training.task import BaselineTask, Training
+from baselines.training.task import BaselineTask, Training, mutated, require
 
 
 @dataclass(frozen=True)
 class GlowTraining(Training):
-    """On -log p / D; ``bf16`` runs the coupling networks in bfloat16."""
+    """On -log p / D; ``bf16`` runs the coupling networks in bfloat16. ``mutation``: of :func:`mutated`."""
 
     ema_decay: float = 0.998
+    mutation: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("mutation", self.mutation, at_least=0, at_most=1)
 
 
 class GlowTask(BaselineTask):
@@ -30,7 +35,7 @@ class GlowTask(BaselineTask):
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Return -log p(x) / D in nats."""
-        images = self.images(step)
+        images = mutated(self.images(step), self.options.mutation)
         with self.autocast():
             log_prob = image_log_prob(self.network, images, torch.rand(images.shape, device=self.device))
         loss = -log_prob.mean() / images[0].numel()

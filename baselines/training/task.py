@@ -159,6 +159,19 @@ class BaselineTask:
         return {"score_mean": float(scores.mean()), "score_std": float(scores.std())}
 
 
+def mutated(images: Tensor, rate: float) -> Tensor:
+    """Replace each value of uint8 images, with probability ``rate``, by one drawn uniformly from 0 to 255.
+
+    A density trained on such images knows the background and little of what stands before it: the second model of a likelihood ratio.
+
+    Reference: Ren et al., "Likelihood Ratios for Out-of-Distribution Detection", NeurIPS 2019, https://arxiv.org/abs/1906.02845
+    """
+    if rate == 0:
+        return images
+    chosen = torch.rand(images.shape, device=images.device) < rate
+    return torch.where(chosen, torch.randint_like(images, 256), images)
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, warmup: int, total: int) -> None:
     """Linear from 0 to ``peak`` over ``warmup`` updates, times a cosine that reaches 0 after update ``total``."""
     rate = peak * min(1.0, step / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * (step - 1) / total))

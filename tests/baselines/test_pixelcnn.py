@@ -389,3 +389,27 @@ def test_the_bundled_configuration_is_small() -> None:
     architecture = read_config("pixelcnn", "mini-cifar10").architecture
     weights = sum(p.numel() for p in PixelCNN(architecture).parameters() if p.dim() == 4)
     assert weights * 32 * 32 < 150e6
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("batch_size", 4),
+        ("learning_rate", 1e-2),
+        ("warmup", 4),
+        ("clip_norm", 1e-3),
+        ("ema_decay", 0.5),
+        ("bf16", True),
+        ("mutation", 0.3),
+    ],
+)
+def test_every_training_option_takes_effect(tmp_path: Path, option: str, value: float) -> None:
+    before = config(tmp_path)
+    weights = []
+    for chosen in (before, replace(before, training=replace(before.training, **{option: value}))):
+        task = PixelCNNTask(chosen, pictures(30, (6, 7, 3)), None, 0, torch.device("cpu"))
+        for step in (1, 2, 3):
+            torch.manual_seed(step)
+            task.step(step)
+        weights.append(task.weights())
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

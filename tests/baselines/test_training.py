@@ -17,7 +17,7 @@ from baselines.training.glow import GlowTask
 from baselines.training.igebm import IGEBMTask
 from baselines.training.replay import ReplayBuffer
 from baselines.training.run import train
-from baselines.training.task import set_learning_rate
+from baselines.training.task import mutated, set_learning_rate
 from vaebm.checkpoints import load_checkpoint
 from vaebm.data import load_images
 from vaebm.errors import UserError
@@ -194,9 +194,19 @@ def test_images_must_fit_the_configuration(tmp_path):
         run("glow", tmp_path, np.zeros((50, 4, 4, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("option", ["learning_rate", "clip_norm", "ema_decay", "bf16", "warmup", "batch_size"])
+@pytest.mark.parametrize(
+    "option", ["learning_rate", "clip_norm", "ema_decay", "bf16", "warmup", "batch_size", "mutation"]
+)
 def test_every_glow_option_takes_effect(tmp_path, images, option):
-    values = {"learning_rate": 1e-2, "clip_norm": 1e-3, "ema_decay": 0.0, "bf16": True, "warmup": 4, "batch_size": 4}
+    values = {
+        "learning_rate": 1e-2,
+        "clip_norm": 1e-3,
+        "ema_decay": 0.0,
+        "bf16": True,
+        "warmup": 4,
+        "batch_size": 4,
+        "mutation": 0.3,
+    }
     _assert_effect("glow", tmp_path, images, option, values[option])
 
 
@@ -369,6 +379,20 @@ def test_command_line_trains_and_resumes(tmp_path, images, capsys, monkeypatch):
     assert main(arguments) == 2
     assert "--resume" in capsys.readouterr().err
     assert main([*arguments, "--resume"]) == 0
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25, 1.0])
+def test_a_share_of_the_values_is_replaced_by_uniform_ones(rate):
+    torch.manual_seed(0)
+    images = torch.full((20, 3, 32, 32), 100, dtype=torch.uint8)
+    found = mutated(images, rate)
+    assert found.dtype == torch.uint8
+    changed = found[found != 100].double()
+    n = images.numel() * rate * 255 / 256  # one in 256 draws is the old value
+    assert abs(len(changed) - n) <= 5 * n**0.5
+    if rate:
+        assert abs(changed.mean() - 127.6) < 5 * 74 / n**0.5
+        assert (changed.min(), changed.max()) == (0, 255)
 
 
 def test_learning_rate_warms_up_and_decays():
