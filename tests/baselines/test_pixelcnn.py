@@ -398,7 +398,7 @@ def test_the_bundled_configuration_is_small() -> None:
         ("learning_rate", 1e-2),
         ("warmup", 4),
         ("clip_norm", 1e-3),
-        ("ema_decay", 0.5),
+        ("ema_decay", 0.0),
         ("bf16", True),
         ("mutation", 0.3),
     ],
