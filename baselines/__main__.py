@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from baselines.training import TASKS
+from vaebm.cli import run
 from vaebm.errors import UserError, did_you_mean
 
 
@@ -81,16 +82,15 @@ def _train(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0 when done, 1 when the run stopped without a result, 2 on a user's mistake."""
-    parser = _parser()
-    try:
-        options, unknown = parser.parse_known_args(arguments)
-        if unknown:
-            known = ["--" + name.replace("_", "-") for name in vars(options) if name not in ("verb", "kind")]
-            raise UserError(f"unknown option {unknown[0]!r}.{did_you_mean(unknown[0], known)}")
-        return _train(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run(_main, arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        known = ["--" + name.replace("_", "-") for name in vars(options) if name not in ("verb", "kind")]
+        raise UserError(f"unknown option {unknown[0]!r}.{did_you_mean(unknown[0], known)}")
+    return _train(options)
 
 
 if __name__ == "__main__":

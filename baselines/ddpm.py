@@ -258,4 +258,4 @@ class DDPMSystem(Scores, Samples):
             if s >= 0:
                 noise = normal(self.seed, seeds, f"chain.{t}", shape, self.device)
                 x = x + math.sqrt(step.variance(self.settings.variance)) * noise
-        return to_uint8(((x + 1) / 2).nan_to_num(0.5, 1.0, 0.0))
+        return to_uint8((x + 1) / 2)

@@ -76,7 +76,8 @@ class ClassifierScores(Scores):
     score_options = ("score", "noise")
 
     def describe_score(self) -> dict[str, Any]:
-        kind = "class probability" if self.settings.score == "py" else "unnormalised log density"
+        kinds = {"py": "class probability", "pxgrad": "gradient of the unnormalised log density"}
+        kind = kinds.get(self.settings.score, "unnormalised log density")
         noise = f"noise of sd {self.settings.noise:g}, 1 draw" if self.settings.noise else "no noise"
         return {"score": SCORES[self.settings.score], "estimator": f"{kind}, x = bytes / 127.5 - 1, {noise}"}
 

@@ -129,6 +129,7 @@ class LEBMSystem(Scores, Samples):
     """
 
     kind = "lebm"
+    gradient_note = "z of the posterior chain held"
     Architecture, Network, Recipe = LEBMArchitecture, LEBM, LEBMRecipe
     score_options = ("posterior_steps", "posterior_step_size")
 

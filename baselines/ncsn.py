@@ -144,7 +144,7 @@ class NCSNSystem(Samples):
         noise = lambda i, k: normal(self.seed, seeds, f"langevin.{i}.{k}", shape, self.device)
         recipe = {name: self.recipe[name] for name in ("step_lr", "steps_per_level", "denoise")}
         x = annealed_langevin(self._score, x, noise, self.sigmas, **recipe)
-        return to_uint8(x.nan_to_num(0.5, 1.0, 0.0))  # a chain that exploded is grey, not undefined
+        return to_uint8(x)
 
     @torch.no_grad()
     def score_gradient_norm(self, images: np.ndarray) -> np.ndarray:

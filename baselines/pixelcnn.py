@@ -263,6 +263,7 @@ class PixelCNNSystem(Scores, Samples):
     """PixelCNN as a system under test: scores by log probability in nats, samples pixel by pixel."""
 
     kind = "pixelcnn"
+    gradient_note = "values taken as continuous"
     Architecture, Network, Recipe = PixelCNNArchitecture, PixelCNN, PixelCNNSampling
 
     def describe_score(self) -> dict[str, Any]:

@@ -129,5 +129,5 @@ class ShortRunSystem(Scores, Samples):
         for steps in rungs:
             x = short_run(self.network, x, noise, ShortRunRecipe(**{**self.recipe, "steps": steps}), done)
             done = steps
-            found.append(to_uint8(((x + 1) / 2).nan_to_num(0.5)))  # a chain that exploded is mid-grey, not undefined
+            found.append(to_uint8((x + 1) / 2))
         return np.stack(found, axis=1)

@@ -8,18 +8,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 WINGS = ("vaebm", "baselines")
+READERS = ROOT / "baselines" / "official"
 
 
 def source_files(system: object) -> list[Path]:
     """Return the Python files behind a system, sorted: the module of its class, its imports among ``vaebm`` and ``baselines``, theirs, and
-    the reader of published checkpoints of its kind.
+    the readers of published checkpoints that name that module.
 
     A system of another package has that module alone, besides what it imports of this project.
     """
     module = type(system).__module__
     own = getattr(sys.modules[module], "__file__", None)
     found: set[Path] = set()
-    waiting = [module, f"baselines.official.{getattr(system, 'kind', '')}"]
+    readers = [f"baselines.official.{path.stem}" for path in READERS.glob("*.py") if module in _imported(path)]
+    waiting = [module, *readers]
     seen = set(waiting)
     while waiting:
         name = waiting.pop()

@@ -48,7 +48,10 @@ class TermScorer(Scorer, Protocol):
 
 @runtime_checkable
 class GradientScorer(Protocol):
-    """Knows how steep its density is. It need not be a :class:`Scorer`: a network that models the gradient alone has no density."""
+    """Knows how steep its density is. It need not be a :class:`Scorer`: a network that models the gradient alone has no density.
+
+    What a reader must know of the gradient may stand in an attribute ``gradient_note``: it is printed with the number.
+    """
 
     def score_gradient_norm(self, images: Images) -> Scores:
         """Return the Euclidean norm of d log p / d x, float64 (N,), of uint8 images (N, H, W, C), for x in [0, 1]."""

@@ -41,7 +41,15 @@ DATASETS = {
 MEANS = ("mean", "mean_near", "mean_far")  # data sets of rows that are means over sets
 
 # "-E(x)" and "log p(x)" in ASCII, so that the same words serve a terminal, Markdown and LaTeX.
-TERMS = {"": "score", "score": "score", "log_p": "log p(x)", "neg_energy": "-E(x)", "energy": "E(x)"}
+TERMS = {
+    "": "score",
+    "score": "score",
+    "log_p": "log p(x)",
+    "neg_energy": "-E(x)",
+    "energy": "E(x)",
+    "log_likelihood": "log p(x given z)",
+    "log_prior": "log p(z)",
+}
 
 STATISTICS = {
     "high_pass_energy": "high-pass energy",

@@ -35,7 +35,8 @@ def parse(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
 
 
 def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> int:
-    """Call ``main`` and turn a :class:`UserError` or a file system's refusal into one line and exit code 2; a closed pipe ends quietly."""
+    """Call ``main`` and turn a :class:`UserError`, a file system's refusal or a full device into one line and exit code 2; a closed pipe
+    ends quietly."""
     try:
         return main(arguments)
     except UserError as error:
@@ -48,6 +49,12 @@ def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | 
         if error.filename is None:
             raise
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; importing torch for it would cost a second
+            raise
+        how = "needed fewer images at a time (--batch-size, or batch_size of a training)"
+        print(f"error: {str(error).splitlines()[0]} {how}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -77,7 +77,7 @@ class DivergenceTriangleTask(BaselineTask):
         network.energy.requires_grad_(True)
         if self.ema is not None:
             self.ema.update()
-        log = {"f_data": f_q.mean().item(), "f_samples": f_p.mean().item(), "f_std": f_q.std().item()}
+        log = {"f_data": f_q.mean().item(), "f_samples": f_p.mean().item(), "f_std": f_q.std(correction=0).item()}
         return {**log, **{f"kl_{name}": value.item() for name, value in terms.items()}, **gradients}
 
     def terms(self, x: Tensor, z: Tensor, log_q: Tensor, x_p: Tensor, z_p: Tensor) -> dict[str, Tensor]:

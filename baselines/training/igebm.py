@@ -124,7 +124,7 @@ class IGEBMTask(BaselineTask):
             raise Diverged(f"mean |E| is {size.item():.4g}, the limit (max_energy) is {options.max_energy:g}")
         loss = e_plus.mean() - e_minus.mean() + options.energy_l2 * (e_plus.square() + e_minus.square()).mean()
         log = {"energy_data": e_plus.mean().item(), "energy_samples": e_minus.mean().item()}
-        return loss, {"loss": loss.item(), **log, "energy_std": e_plus.std().item()}
+        return loss, {"loss": loss.item(), **log, "energy_std": e_plus.std(correction=0).item()}
 
     def weights(self) -> dict[str, Tensor]:
         """The averaged or last weights, and the states of the ensemble before them."""

@@ -99,7 +99,7 @@ class JEMTask(BaselineTask):
             "energy_data": e_plus.mean().item(),
             # Before the first chain there is no gap.
             "energy_samples": (e_minus if contrasting else e_plus).mean().item(),
-            "energy_std": e_plus.std().item(),
+            "energy_std": e_plus.std(correction=0).item(),
         }
         return loss, log
 

@@ -48,6 +48,10 @@ class ShortRunTask(BaselineTask):
         if not size <= options.max_energy:  # also true of NaN
             raise Diverged(f"mean |f| is {size.item():.4g}, the limit (max_energy) is {options.max_energy:g}")
         loss = f_minus.mean() - f_plus.mean()
-        log = {"f_data": f_plus.mean().item(), "f_samples": f_minus.mean().item(), "f_std": f_plus.std().item()}
+        log = {
+            "f_data": f_plus.mean().item(),
+            "f_samples": f_minus.mean().item(),
+            "f_std": f_plus.std(correction=0).item(),
+        }
         # Where chains end tells more about health than f: data have a mean square of about 0.3.
         return loss, {"loss": loss.item(), **log, "samples_square": x_minus.square().mean().item()}

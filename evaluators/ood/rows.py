@@ -17,6 +17,8 @@ from evaluators.protocols import Scores
 from vaebm.errors import UserError
 
 METRICS = ("auroc", "aupr", "fpr95")
+# -E(x): the one term whose scale is an accident of training, so that a coefficient on it is shown.
+ENERGY = "neg_energy"
 
 _DELONG = "DeLong, logit scale, 95 %"
 _FISHER = "Fisher z, Bonett-Wright variance, 95 %"
@@ -26,8 +28,8 @@ def headline(system: Scored, data: Data, seed: int, replicates: int) -> list[Mea
     """auroc, aupr, fpr95 per outer set, then the means."""
     bootstrap = f"stratified bootstrap, {replicates} resamples"
     names = term_names(system, data)
-    # Another scale of the last term moves the number: see auroc_at_coefficient.
-    scale = {"scale_of": names[-1]} if len(names) > 1 else {}
+    # Another scale of the energy moves the number: see auroc_at_coefficient.
+    scale = {"scale_of": ENERGY} if len(names) > 1 and names[-1] == ENERGY else {}
     rows = []
     for dataset in data.requested:
         reason = system.reason
@@ -73,7 +75,7 @@ def diagnostics(
                 estimate = auroc_interval(inside[name], system.terms[dataset][name])
                 rows.append(measured(part, data, dataset, "auroc", estimate, seed, variant=name, interval=_DELONG))
             rows += mean_rows(part, data, name, seed)
-        for dataset in present:
+        for dataset in present if names[-1] == ENERGY else ():
             for c in coefficients:
                 estimate = auroc_interval(weighted(inside, names, c), weighted(system.terms[dataset], names, c))
                 details = {"interval": _DELONG, "coefficient_on": names[-1]}

@@ -61,7 +61,8 @@ OTHERWISE = Outer(("svhn", "cifar10", "cifar100"))
 
 
 def chosen(given: str, in_dist: str) -> list[str]:
-    """Return the sets that ``--ood`` names, in order; each of ``GROUPS`` stands for its sets, and for none that is named before it.
+    """Return the sets that ``--ood`` names, in order; each of ``GROUPS`` stands for its sets but those that are named themselves, or
+    are in a group before it.
 
     Args:
         given: sets and groups with commas.
@@ -70,10 +71,9 @@ def chosen(given: str, in_dist: str) -> list[str]:
     Raises:
         UserError: a group of which no set is known.
     """
-    specs: list[str] = []
-    for word in filter(None, given.split(",")):
-        members = [name for name in _group(word, in_dist) if name not in specs] if word in GROUPS else [word]
-        specs += members
+    words, specs = [word for word in given.split(",") if word], list[str]()
+    for word in words:
+        specs += [name for name in _group(word, in_dist) if name not in words + specs] if word in GROUPS else [word]
     return specs
 
 

@@ -54,7 +54,8 @@ class OODSuite:
 
     Args:
         replicates: bootstrap resamples behind the intervals of AUPR, FPR95 and the standard deviations.
-        coefficients: weights of the last term of a :class:`TermScorer` at which its AUROC is shown; 1 is the headline.
+        coefficients: weights of the term ``neg_energy``, where a :class:`TermScorer` has it last, at which the AUROC is shown; 1 is the
+            headline.
     """
 
     name: ClassVar[str] = "ood"
@@ -172,14 +173,14 @@ class OODSuite:
             ==========  ====================  =============================  ==========================================
             headline    auroc, aupr, fpr95                                   the score; auroc also for the means
             diagnostic  auroc                 ``<term>``                     one term alone; also for the means
-            diagnostic  auroc_at_coefficient  ``c=<c>``                      the other terms + c x the last one
+            diagnostic  auroc_at_coefficient  ``c=<c>``                      the other terms + c x neg_energy, the last one
             diagnostic  sd_<term>                                            spread of a term, in its units
             diagnostic  auroc, aupr, fpr95    ``score:<score>``              a further score; auroc also for the means
             control     rank_correlation      ``[<term>:]<statistic>``       of score or term with a statistic
             control     auroc, aupr, fpr95                                   an image statistic as its own system
             ==========  ====================  =============================  ==========================================
 
-            Rows of terms exist for a :class:`TermScorer`; those of single terms and coefficients if it has two or more.
+            Rows of terms exist for a :class:`TermScorer`; those of single terms if it has two or more.
             A further score takes the whole score, never a term; where it is about batches, ``n`` counts these.
 
         Raises:

@@ -278,6 +278,11 @@ def test_other_folders_and_files_are_left_to_others(tmp_path: Path) -> None:
         assert read(tmp_path / "file.pt", content) is None
 
 
+def test_a_folder_that_holds_no_model_is_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a folder that holds no diffusers model; needed one"):
+        load_system("ddpm", tmp_path)
+
+
 def test_without_diffusers_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(UserError, match=r"vaebm-bench\[diffusers\]"):

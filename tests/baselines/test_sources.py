@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from baselines import SYSTEMS
 from baselines.load import load_system
 from baselines.sources import ROOT, source_files
 
@@ -26,11 +27,14 @@ def test_a_system_rests_on_its_module_and_what_that_imports() -> None:
     assert "baselines/glow.py" not in found
 
 
-def test_the_reader_of_published_files_of_its_kind_counts() -> None:
-    class Kind:
-        kind = "glow"
-
-    assert ("baselines/official/glow.py" in names(Kind())) == (ROOT / "baselines/official/glow.py").is_file()
+@pytest.mark.parametrize(
+    ("kind", "reader"),
+    [(kind, kind) for kind in ("glow", "jem", "ncsn", "ddpm")] + [("ncsnv2", "ncsn"), ("hdge", None)],
+)
+def test_the_reader_of_published_files_of_its_kind_counts(kind: str, reader: str | None) -> None:
+    system = object.__new__(SYSTEMS.load(kind))
+    found = {path for path in names(system) if path.startswith("baselines/official/")}
+    assert found == ({f"baselines/official/{reader}.py"} if reader else set())
 
 
 @pytest.mark.parametrize("imported", ["from vaebm.energy import EnergyNetwork", "import vaebm.energy as e"])

@@ -152,6 +152,17 @@ def test_terms_and_coefficients(result: OODResult) -> None:
     assert "scale_of" not in one(result, system="plain", dataset="svhn", metric="auroc").protocol
 
 
+def test_only_an_energy_has_a_coefficient() -> None:
+    class Joint(Brightness):  # log p(x, z) = log p(x | z) + log p(z): both scales are the model's own
+        def score_terms(self, images: np.ndarray) -> dict[str, np.ndarray]:
+            return {"log_likelihood": self.score(images), "log_prior": -self.score(images) / 3}
+
+    result = run(subject("lebm", Joint()))
+    assert one(result, system="lebm", dataset="svhn", metric="auroc", role="diagnostic", variant="log_prior")
+    assert not pick(result, system="lebm", metric="auroc_at_coefficient")
+    assert "scale_of" not in one(result, system="lebm", dataset="svhn", metric="auroc", role="headline").protocol
+
+
 def test_controls(result: OODResult) -> None:
     for name, statistic in IMAGE_STATISTICS.items():
         for dataset, outer in SETS.items():

@@ -89,6 +89,7 @@ def test_groups_stand_for_their_sets_without_those_named_before() -> None:
     assert chosen("usual,synthetic,mine=a/", "cifar10") == [*OUTER["cifar10"].usual, *SYNTHETIC, "mine=a/"]
     assert chosen("far,near,usual", "cifar10") == [*OUTER["cifar10"].far, *OUTER["cifar10"].near]
     assert chosen("svhn,svhn", "cifar10") == ["svhn", "svhn"]  # for the suite to refuse
+    assert chosen("usual,svhn", "cifar10") == ["cifar10_interp", "cifar100", "celeba", "svhn"]
     assert chosen("", "cifar10") == []
     assert not {*GROUPS} & DATASETS.keys()
 

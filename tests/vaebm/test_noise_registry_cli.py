@@ -189,6 +189,16 @@ def test_user_errors_become_one_line_and_exit_code_2(capsys: pytest.CaptureFixtu
     assert capsys.readouterr() == ("", "error: two lines\n")
 
 
+def test_a_full_device_is_one_line_with_the_flag_to_change(capsys: pytest.CaptureFixture[str]) -> None:
+    def full(_: object) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nGPU 0 has ...")
+
+    assert cli.run(full) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "Tried to allocate 20 GiB. needed fewer images at a time (--batch-size" in said
+
+
 def test_an_interrupt_is_130_a_result_is_passed_on_and_a_bug_is_not_hidden(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(_: object) -> int:
         raise KeyboardInterrupt

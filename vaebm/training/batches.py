@@ -64,5 +64,16 @@ def from_uint8(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """Map images in [0, 1] (N, C, H, W) to uint8 (N, H, W, C): clamp, then round to nearest."""
-    return (x.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    """Map images in [0, 1] (N, C, H, W) to uint8 (N, H, W, C): clamp, then round to nearest.
+
+    NaN, where a chain or a flow left the finite numbers, becomes mid-grey: as a byte it would be undefined.
+    """
+    return (
+        (x.detach().nan_to_num(0.5, 1.0, 0.0).clamp(0, 1) * 255)
+        .round()
+        .to(torch.uint8)
+        .permute(0, 2, 3, 1)
+        .contiguous()
+        .cpu()
+        .numpy()
+    )

@@ -56,4 +56,5 @@ class ScoreNorm:
         return Found(
             {dataset: negative_norm(values) for dataset, values in norms.items()},
             score="-||ds / dx||, x in [0, 1]",
+            estimator=getattr(scorer, "gradient_note", ""),
         )
