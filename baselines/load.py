@@ -118,5 +118,7 @@ def _read(spec: str) -> tuple[Any, Any]:
         except ForeignPickleError:
             pass  # official NVAE files may want classes that their own reader knows how to name
         if Path(spec).is_dir():
-            raise UserError(f"{spec}: a folder that holds no diffusers model; needed one (unet/config.json or config.json), or a file")
+            raise UserError(
+                f"{spec}: a folder that holds no diffusers model; needed one (unet/config.json or config.json), or a file"
+            )
     return read_files(spec)

@@ -51,6 +51,10 @@ TERMS = {
     "log_prior": "log p(z)",
 }
 
+EXTRA = "score:"  # of the variants of scores beyond the paper
+
+SYSTEMS = {"short_run": "Short-run EBM"}  # without a published row
+
 STATISTICS = {
     "high_pass_energy": "high-pass energy",
     "total_variation": "total variation",
@@ -65,8 +69,12 @@ def dataset_title(name: str) -> str:
 
 
 def term_title(name: str) -> str:
-    """Return the printed name of a term of a score; the empty name is the score itself."""
-    return TERMS.get(name, name)
+    """Return the printed name of a term of a score; the empty name is the score itself. A score beyond the paper,
+    ``"score:typicality:25"``, is called ``"typicality (25)"``."""
+    if not name.startswith(EXTRA):
+        return TERMS.get(name, name)
+    score, _, parameter = name.removeprefix(EXTRA).partition(":")
+    return score.replace("_", " ") + (f" ({parameter})" if parameter else "")
 
 
 def statistic_title(name: str) -> str:
@@ -75,8 +83,8 @@ def statistic_title(name: str) -> str:
 
 
 def system_label(system: str, variant: str = "") -> str:
-    """``("vaebm", "neg_energy")`` makes ``"VAEBM: -E(x)"``; a system that the paper does not have keeps its name."""
-    label = _published_labels().get(system, statistic_title(system))
+    """``("vaebm", "neg_energy")`` makes ``"VAEBM: -E(x)"``; a system that is not known keeps its name."""
+    label = _published_labels().get(system) or SYSTEMS.get(system, statistic_title(system))
     return f"{label}: {term_title(variant)}" if variant else label
 
 

@@ -93,4 +93,5 @@ def check_shapes(systems: Iterable[SystemUnderTest], sets: Iterable[ImageSet]) -
         try:
             require(images, system.image_shape[:2], system.image_shape[2])
         except UserError as error:
-            raise UserError(f"{system.name}: {error}") from None
+            modelled = f", which models {system.dataset}" if system.dataset not in ("", images.name) else ""
+            raise UserError(f"{system.name}{modelled}: {error}") from None

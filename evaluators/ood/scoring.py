@@ -47,9 +47,8 @@ class Scored:
 
 def system_scored(system: SystemUnderTest, data: Data, store: ScoreStore, progress: bool) -> Scored:
     """Score every set; a system that has no scorer says so in ``reason``."""
-    described = Scored(
-        system.name, size=system.size, protocol=system.protocol, provenance={"fingerprint": system.fingerprint}
-    )
+    protocol = {**system.protocol, **_trained_elsewhere(system, data)}
+    described = Scored(system.name, size=system.size, protocol=protocol, provenance={"fingerprint": system.fingerprint})
     if not isinstance(system.system, Scorer):
         return dataclasses.replace(described, reason=system.reason or "has no scorer")
     terms = {
@@ -57,6 +56,17 @@ def system_scored(system: SystemUnderTest, data: Data, store: ScoreStore, progre
         for dataset, images in data.sets.items()
     }
     return dataclasses.replace(described, terms=terms)
+
+
+def _trained_elsewhere(system: SystemUnderTest, data: Data) -> dict[str, str]:
+    """Say so where the "in-distribution" set is not what the system was trained on: its number is then about something else."""
+    if system.dataset in ("", data.in_dist.name):
+        return {}
+    warning = f"trained on {system.dataset}, not on {data.in_dist.name}"
+    return {
+        "estimator": "; ".join(filter(None, [system.protocol.get("estimator", ""), warning])),
+        "trained_on": system.dataset,
+    }
 
 
 def system_scores(

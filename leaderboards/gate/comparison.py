@@ -9,6 +9,7 @@ from typing import Any
 from evaluators.measurement import Measurement
 from leaderboards.gate.statistics import ALPHA, holm, p_value, standard_error, tolerance
 from leaderboards.metrics import score_or_sample_metric
+from leaderboards.names import EXTRA
 from vaebm.errors import UserError
 
 Place = tuple[Any, ...]
@@ -114,6 +115,8 @@ def same_images(run: Measurement, baseline: Measurement) -> bool:
 
 
 def _pair(baseline: Measurement, run: Measurement | None) -> Comparison:
+    if run is None and baseline.variant.startswith(EXTRA):
+        return Comparison(Outcome.NOT_JUDGED, baseline, None, reason="a further score that the run was not asked for")
     if run is None or run.value is None:
         return Comparison(Outcome.MISSING, baseline, run, reason=run.note if run else "no such row in the run")
     told = [f"{key}: {_told(old)} -> {_told(new)}" for key, (old, new) in differing(run, baseline).items()]

@@ -28,7 +28,6 @@ PARTS = names.MEANS[1:]  # a table of their own: Table 6 keeps the paper's colum
 NOT_PUBLISHED = "The paper reports no number here."
 NO_PUBLISHED_MEAN = "No mean: the paper does not report all four sets."
 NO_PUBLISHED_PART = "No mean: the paper does not report both sets."
-EXTRA = "score:"  # of the variants of scores beyond the paper
 BEYOND = "Scores beyond the paper (measured)"
 CONTROLS = "Controls: zero-parameter image statistics (measured)"
 ONLY_TERMS = "Only where the score is a sum of terms."
@@ -176,21 +175,16 @@ def _control_notes(blocks: Sequence[Block], columns: Sequence[Column]) -> Iterat
 
 
 def _is_extra(row: Measurement) -> bool:
-    return row.role == "diagnostic" and row.variant.startswith(EXTRA)
+    return row.role == "diagnostic" and row.variant.startswith(names.EXTRA)
 
 
 def _extra(rows: Iterable[Measurement], metric: str) -> list[Placed]:
     """The rows of scores beyond the paper: ``"Glow: typicality (25)"``."""
     return [
-        Placed(f"{names.system_label(row.system)}: {_extra_title(row.variant)}", row.variant, row.dataset, row)
+        Placed(names.system_label(row.system, row.variant), row.variant, row.dataset, row)
         for row in rows
         if row.metric == metric and _is_extra(row)
     ]
-
-
-def _extra_title(variant: str) -> str:
-    name, _, parameter = variant.removeprefix(EXTRA).partition(":")
-    return name.replace("_", " ") + (f" ({parameter})" if parameter else "")
 
 
 def _extra_notes(rows: Iterable[Measurement]) -> list[str]:
@@ -198,7 +192,7 @@ def _extra_notes(rows: Iterable[Measurement]) -> list[str]:
     formulas: dict[str, dict[str, None]] = {}
     for row in rows:
         if _is_extra(row) and row.value is not None:
-            formulas.setdefault(str(row.protocol.get("score", "")), {})[_extra_title(row.variant)] = None
+            formulas.setdefault(str(row.protocol.get("score", "")), {})[names.term_title(row.variant)] = None
     told = "; ".join(f"{', '.join(titles)}: {formula}" for formula, titles in formulas.items())
     return (
         [f"Scores beyond the paper, of a system's own score s (of a sum of terms the whole): {told}."] if told else []

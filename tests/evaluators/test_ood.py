@@ -483,3 +483,11 @@ def test_one_term_gives_a_spread_but_no_variants() -> None:
     result = run(subject("nvae", OneTerm()))
     assert [r.metric for r in pick(result, system="nvae", role="diagnostic")] == ["sd_log_p"]
     assert one(result, system="nvae", dataset="svhn", metric="auroc").note == ""
+
+
+@pytest.mark.parametrize(("dataset", "told"), [("cifar10", False), ("", False), ("mnist", True)])
+def test_a_system_trained_on_another_set_says_so_in_its_protocol(dataset: str, told: bool) -> None:
+    found = run(subject("plain", Brightness(), dataset=dataset))
+    row = one(found, system="plain", dataset=next(iter(SETS)), metric="auroc", role="headline")
+    assert ("trained on mnist, not on cifar10" in row.protocol["estimator"]) == told
+    assert ("trained_on" in row.protocol) == told

@@ -197,6 +197,13 @@ def test_beside_an_interval_of_the_whole_scale_a_great_drop_is_noise() -> None:
     assert one(row(0.3), row()).outcome is Outcome.REGRESSED
 
 
+@pytest.mark.parametrize(("variant", "outcome"), [("score:typicality", "not judged"), ("log_p", "missing")])
+def test_a_further_score_that_the_run_was_not_asked_for_stops_nothing(variant: str, outcome: str) -> None:
+    own, extra = row(0.8), row(0.9, role="diagnostic", variant=variant)
+    found = compare([own], [own, extra])
+    assert [str(cell.outcome) for cell in found] == ["equal", outcome]
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [

@@ -261,12 +261,27 @@ def test_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_curves")
-def test_resume_of_a_finished_run_does_nothing_and_of_no_run_starts_one(tmp_path: Path) -> None:
+def test_resume_of_a_finished_run_does_nothing_and_of_no_run_starts_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(Toy(), tmp_path, resume=True).step == 6
+    assert "no run in" in capsys.readouterr().err
     content = (tmp_path / "checkpoint.pt").read_bytes()
     outcome = run(Toy(at=1, event=interrupt), tmp_path, resume=True)
     assert (outcome.step, outcome.interrupted) == (6, False)
     assert (tmp_path / "checkpoint.pt").read_bytes() == content
+
+
+@pytest.mark.usefixtures("no_curves")
+@pytest.mark.parametrize(
+    ("at", "told"), [(2, "from the start: nothing was saved yet"), (6, "from update 4, the last one saved")]
+)
+def test_an_interrupted_run_says_from_where_it_can_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], at: int, told: str
+) -> None:
+    outcome = fit(Toy(at=at, event=interrupt), tmp_path, Schedule(6, checkpoint_every=4), seed=0, progress=False)
+    assert outcome.interrupted
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_curves")

@@ -142,6 +142,8 @@ def fit(
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
     _wait_for_all()  # every process has looked before the first one writes
+    if resume and not exists:
+        _say(f"no run in {folder} yet: starting one")
     run = _Run(task, folder, schedule, guard or GuardSettings())
     step = run.start(exists)
     if run.ledger.stopped:
@@ -187,7 +189,7 @@ def fit(
                     log.plot(folder / "curves.png")
     except KeyboardInterrupt:
         # The step in flight may have left the weights half-updated, so the newest checkpoint on disk stays the truth.
-        interrupted = f"interrupted at update {step}; continue with --resume"
+        interrupted = f"interrupted at update {step}; --resume continues from {run.saved(step)}"
     finally:
         bar.close()
         signal.signal(signal.SIGTERM, previous)
@@ -232,6 +234,12 @@ class _Run:
         except Diverged as seen:
             alarm = seen
         return values, _agree(alarm)
+
+    def saved(self, step: int) -> str:
+        """Say where a run that was cut off after update ``step`` goes on."""
+        every = self.schedule.checkpoint_every
+        newest = step // every * every if every else 0
+        return f"update {newest}, the last one saved" if newest else "the start: nothing was saved yet"
 
     def save(self, step: int) -> None:
         """Write what is due after update ``step``."""
