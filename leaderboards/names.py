@@ -47,7 +47,7 @@ TERMS = {
     "log_p": "log p(x)",
     "neg_energy": "-E(x)",
     "energy": "E(x)",
-    "log_likelihood": "log p(x given z)",
+    "log_likelihood": "likelihood",  # log p(x | z); a bar would end a cell of Markdown
     "log_prior": "log p(z)",
 }
 
