@@ -190,6 +190,7 @@ class DDPMSystem(Scores, Samples):
     kind = "ddpm"
     Architecture, Network, Recipe = DDPMArchitecture, DDPM, DDPMSampling
     score_options = ("variance", "clip", "vlb_steps")
+    shared_options = ("variance", "clip")
 
     def __init__(self, network: Any, recipe: Any = None, **about: Any) -> None:
         self.alpha_bar = network.architecture.alpha_bar

@@ -32,12 +32,13 @@ def shipped_cards() -> dict[str, Card]:
 
 def facts(system: Any) -> dict[str, Any]:
     """Return what a system says of itself: image_shape, size, dataset, fingerprint, protocol, sampling; empty is what another package's
-    leaves out. The number of importance samples is no part of how samples are made."""
+    leaves out. What of the recipe decides scores alone is no part of how samples are made."""
     texts = {name: getattr(system, name, "") for name in ("size", "dataset")}
     tables: dict[str, dict[str, Any]] = {
         name: dict(getattr(system, name, {})) for name in ("fingerprint", "protocol", "recipe")
     }
-    sampling = {key: value for key, value in tables.pop("recipe").items() if key != "importance_samples"}
+    of_scores = {"importance_samples", *getattr(system, "score_options", ())} - {*getattr(system, "shared_options", ())}
+    sampling = {key: value for key, value in tables.pop("recipe").items() if key not in of_scores}
     return {"image_shape": system.image_shape, **texts, **tables, "sampling": sampling}
 
 

@@ -36,6 +36,7 @@ class NativeSystem:
         Network: a module built from an ``Architecture``, kept as ``network.architecture``; its state dict is the checkpoint.
         Recipe: a frozen dataclass whose every field has a default; what a card's ``sampling`` may say and a user override.
         score_options: the fields of the recipe that decide scores; the others decide samples alone.
+        shared_options: those of them that decide samples, too.
     """
 
     kind: ClassVar[str]
@@ -43,6 +44,7 @@ class NativeSystem:
     Network: ClassVar[type[nn.Module]]
     Recipe: ClassVar[type]
     score_options: ClassVar[tuple[str, ...]] = ()
+    shared_options: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

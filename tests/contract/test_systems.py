@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from baselines import SYSTEMS
-from baselines.load import load_system, read_card
+from baselines.load import facts, load_system, read_card
 from evaluators.metrics.auroc import auroc
 from evaluators.protocols import Sampler, Scorer, TermScorer
 from vaebm.checkpoints import load_checkpoint, save_checkpoint
@@ -137,9 +137,9 @@ def test_it_says_what_it_takes_and_what_decides_its_scores(name: str, system: An
     assert isinstance(system, Sampler) == (name not in NO_SAMPLER)
     assert [type(side) for side in system.image_shape] == [int, int, int]
     assert system.size in ("mini", "small", "paper")
-    for facts in (system.fingerprint, system.protocol):
-        assert facts
-        assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+    for table in (system.fingerprint, system.protocol):
+        assert table
+        assert json.loads(json.dumps(table, allow_nan=False)) == table
     card = load_checkpoint(bundled(name)).card
     assert system.fingerprint["kind"] == name
     assert card["sha256"] in system.fingerprint["weights"]
@@ -291,6 +291,7 @@ def test_an_option_takes_effect_and_fingerprint_and_protocol_say_what_it_changes
     plain, other = load_system(shipped), changed(shipped, option)
     few = load_images("cifar10", n=4, size=plain.image_shape[:2]).images
     scores_differ = not np.array_equal(plain.score(few), other.score(few))
+    assert (option in facts(plain)["sampling"]) == (not scores_differ), "what is printed about samples decides them"
     if not scores_differ:
         assert not np.array_equal(plain.sample([0]), other.sample([0])), "it changes nothing"
     if scores_differ:
