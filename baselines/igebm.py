@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from baselines.system import Samples, Scores
+from baselines.system import Scores, StepSamples
 from vaebm.errors import UserError
 from vaebm.noise import normal, uniform
-from vaebm.sampling import sample_in_blocks
 from vaebm.training.batches import to_uint8
 
 
@@ -211,7 +210,7 @@ def run_chains(
         return langevin(energy, x, noise, **recipe.chain, bounds=(0.0, 1.0))
 
 
-class IGEBMSystem(Scores, Samples):
+class IGEBMSystem(Scores, StepSamples):
     """IGEBM as a system under test: scores by -E(bytes / 255), samples by a chain from uniform noise."""
 
     kind = "igebm"
@@ -232,29 +231,15 @@ class IGEBMSystem(Scores, Samples):
             x = x + self.settings.score_noise * n
         return -self.network(x)
 
-    def draw(self, seeds: Sequence[int]) -> np.ndarray:
-        """Run one chain per seed; return uint8 (n, H, W, C)."""
-        return self._ladder(seeds, [self.settings.steps])[:, 0]
-
-    def sample_steps(self, seeds: Sequence[int], ladder: Sequence[int]) -> dict[int, np.ndarray]:
-        """Return, for every number of steps on the ladder, the images that :meth:`sample` draws with so many (N, H, W, C).
-
-        Raises:
-            UserError: a number of steps is negative.
-        """
-        rungs = sorted(set(ladder))
-        stacked = sample_in_blocks(lambda filled: self._ladder(filled, rungs), seeds, (len(rungs), *self.image_shape))
-        return {steps: stacked[:, i] for i, steps in enumerate(rungs)}
-
-    def _ladder(self, seeds: Sequence[int], rungs: Sequence[int]) -> np.ndarray:
-        """One chain passes every rung: its first k steps are the chain of k steps. Returns uint8 (n, rungs, H, W, C)."""
+    def start(self, seeds: Sequence[int]) -> Tensor:
+        """Return uniform noise in [0, 1] (n, C, H, W)."""
         height, width, channels = self.image_shape
-        shape = (channels, height, width)
-        x = uniform(self.seed, seeds, "x_0", shape, self.device)
-        done, found = 0, []
-        for steps in rungs:
-            noise = lambda k, done=done: normal(self.seed, seeds, f"langevin.{done + k}", shape, self.device)
-            x = run_chains(self.network, x, noise, replace(self.settings, steps=steps - done))
-            done = steps
-            found.append(to_uint8(x))
-        return np.stack(found, axis=1)
+        return uniform(self.seed, seeds, "x_0", (channels, height, width), self.device)
+
+    def advance(self, x: Tensor, noise: Callable[[int], Tensor], steps: int) -> Tensor:
+        """Make ``steps`` Langevin steps of the recipe."""
+        return run_chains(self.network, x, noise, replace(self.settings, steps=steps))
+
+    def show(self, x: Tensor) -> np.ndarray:
+        """Return x in [0, 1] as uint8 (n, H, W, C)."""
+        return to_uint8(x)

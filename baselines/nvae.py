@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from baselines.common import batches, check_images, override
+from baselines.system import gradient_norm
 from vaebm.checkpoints import Checkpoint
 from vaebm.checkpoints.models import build_nvae
 from vaebm.noise import normal
@@ -165,10 +166,8 @@ def gradient_norms(
     found = [np.empty(0)]
     for images_of_batch in batches(images, batch_size):
         part = as_modelled(nvae, images_of_batch, seed)
-        x = nvae.quantise(unit_images(part, next(nvae.parameters()).device)).requires_grad_(True)
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(log_density(x, part).sum(), x)
-        found.append(gradient.double().flatten(1).norm(dim=1).cpu().numpy())
+        x = nvae.quantise(unit_images(part, next(nvae.parameters()).device))
+        found.append(gradient_norm(log_density, x, part))
     return np.concatenate(found)
 
 

@@ -12,7 +12,7 @@ NeurIPS 2019, https://arxiv.org/abs/1904.09770
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.igebm import langevin
-from baselines.system import Samples, Scores
+from baselines.system import Scores, StepSamples
 from vaebm.errors import UserError
-from vaebm.noise import normal, uniform
-from vaebm.sampling import sample_in_blocks
+from vaebm.noise import uniform
 from vaebm.training.batches import to_uint8
 
 
@@ -82,21 +81,12 @@ class ShortRunRecipe:
             raise UserError(f"short-run recipe {asdict(self)}: step_size must be positive, the others not negative")
 
 
-def short_run(
-    network: ShortRunNetwork, x: Tensor, noise: Callable[[int], Tensor], recipe: ShortRunRecipe, done: int = 0
-) -> Tensor:
-    """Run the chain from x (N, C, H, W) after ``done`` of its steps to its end; ``noise(k)`` is the noise of step k of all."""
-    return langevin(
-        lambda x: -network(x),
-        x,
-        lambda k: noise(done + k),
-        steps=recipe.steps - done,
-        step_size=recipe.step_size,
-        noise_scale=recipe.noise_scale,
-    )
+def short_run(network: ShortRunNetwork, x: Tensor, noise: Callable[[int], Tensor], recipe: ShortRunRecipe) -> Tensor:
+    """Run the chain from x (N, C, H, W) to its end; ``noise(k)`` is the noise of step k."""
+    return langevin(lambda x: -network(x), x, noise, **asdict(recipe))
 
 
-class ShortRunSystem(Scores, Samples):
+class ShortRunSystem(Scores, StepSamples):
     """A short-run EBM as a system under test: scores by f(2 bytes / 255 - 1), samples by the chain that it was trained with."""
 
     kind = "short_run"
@@ -109,25 +99,15 @@ class ShortRunSystem(Scores, Samples):
         """Return f (n,)."""
         return self.network(2 * pixels / 255 - 1)
 
-    def draw(self, seeds: Sequence[int]) -> np.ndarray:
-        """Run one chain per seed; return uint8 (n, H, W, C)."""
-        return self._ladder(seeds, [self.settings.steps])[:, 0]
-
-    def sample_steps(self, seeds: Sequence[int], ladder: Sequence[int]) -> dict[int, np.ndarray]:
-        """Return, for every number of steps on the ladder, the images that :meth:`sample` draws with so many (N, H, W, C)."""
-        rungs = sorted(set(ladder))
-        stacked = sample_in_blocks(lambda filled: self._ladder(filled, rungs), seeds, (len(rungs), *self.image_shape))
-        return {steps: stacked[:, i] for i, steps in enumerate(rungs)}
-
-    def _ladder(self, seeds: Sequence[int], rungs: Sequence[int]) -> np.ndarray:
-        """One chain passes every rung: its first k steps are the chain of k steps. Returns uint8 (n, rungs, H, W, C)."""
+    def start(self, seeds: Sequence[int]) -> Tensor:
+        """Return uniform noise in [-1, 1] (n, C, H, W)."""
         height, width, channels = self.image_shape
-        shape = (channels, height, width)
-        x = 2 * uniform(self.seed, seeds, "x_0", shape, self.device) - 1
-        noise = lambda k: normal(self.seed, seeds, f"langevin.{k}", shape, self.device)
-        done, found = 0, []
-        for steps in rungs:
-            x = short_run(self.network, x, noise, ShortRunRecipe(**{**self.recipe, "steps": steps}), done)
-            done = steps
-            found.append(to_uint8((x + 1) / 2))
-        return np.stack(found, axis=1)
+        return 2 * uniform(self.seed, seeds, "x_0", (channels, height, width), self.device) - 1
+
+    def advance(self, x: Tensor, noise: Callable[[int], Tensor], steps: int) -> Tensor:
+        """Make ``steps`` steps of the chain."""
+        return short_run(self.network, x, noise, replace(self.settings, steps=steps))
+
+    def show(self, x: Tensor) -> np.ndarray:
+        """Return x in [-1, 1] as uint8 (n, H, W, C)."""
+        return to_uint8((x + 1) / 2)

@@ -1,10 +1,10 @@
 """What the native systems share: a network, the recipe of its card, and one seed per image.
 
 A system's own file names its ``Architecture``, ``Network`` and ``Recipe`` and writes only the mathematics: ``log_density``
-where it scores (:class:`Scores`), ``draw`` where it samples (:class:`Samples`).
+where it scores (:class:`Scores`), ``draw`` where it samples (:class:`Samples`), or a chain (:class:`StepSamples`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from typing import Any, ClassVar, Self
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from baselines.common import batches, check_images, override
 from vaebm.checkpoints import Checkpoint, load_weights
-from vaebm.noise import content_keys
+from vaebm.noise import content_keys, normal
 from vaebm.sampling import sample_in_blocks
 
 
@@ -129,10 +129,8 @@ class Scores(NativeSystem):
         check_images(images, self.image_shape)
         found = [np.empty(0)]
         for pixels, keys in self._parts(images):
-            with torch.enable_grad():
-                pixels.requires_grad_(True)
-                (gradient,) = torch.autograd.grad(self.log_density(pixels, keys).sum(), pixels)
-            found.append(255 * gradient.double().flatten(1).norm(dim=1).cpu().numpy())
+            # In bytes; a unit of x is 255 of them.
+            found.append(255 * gradient_norm(self.log_density, pixels, keys))
         return np.concatenate(found)
 
     def _parts(self, images: np.ndarray) -> Any:
@@ -151,6 +149,62 @@ class Samples(NativeSystem):
     def sample(self, seeds: Sequence[int]) -> np.ndarray:
         """Return one uint8 image (N, H, W, C) per seed."""
         return sample_in_blocks(self.draw, seeds, self.image_shape)
+
+
+class StepSamples(Samples):
+    """A native system whose sample is the end of a chain of ``settings.steps`` steps, and which can show the chain on its way.
+
+    A subclass writes :meth:`start`, :meth:`advance` and :meth:`show`.
+    """
+
+    def start(self, seeds: Sequence[int]) -> Tensor:
+        """Return where the chains start, (n, C, H, W)."""
+        raise NotImplementedError
+
+    def advance(self, x: Tensor, noise: Callable[[int], Tensor], steps: int) -> Tensor:
+        """Make ``steps`` steps from x (n, C, H, W); ``noise(k)`` is standard normal noise of x's shape for the k-th of them.
+
+        Raises:
+            UserError: ``steps`` is negative.
+        """
+        raise NotImplementedError
+
+    def show(self, x: Tensor) -> np.ndarray:
+        """Return what x (n, C, H, W) looks like, uint8 (n, H, W, C)."""
+        raise NotImplementedError
+
+    def draw(self, seeds: Sequence[int]) -> np.ndarray:
+        """Run one chain per seed; return uint8 (n, H, W, C)."""
+        return self._ladder(seeds, [self.settings.steps])[:, 0]
+
+    def sample_steps(self, seeds: Sequence[int], ladder: Sequence[int]) -> dict[int, np.ndarray]:
+        """Return, for every number of steps on the ladder, the images that :meth:`sample` draws with so many (N, H, W, C).
+
+        Raises:
+            UserError: a number of steps is negative.
+        """
+        rungs = sorted(set(ladder))
+        stacked = sample_in_blocks(lambda filled: self._ladder(filled, rungs), seeds, (len(rungs), *self.image_shape))
+        return {steps: stacked[:, i] for i, steps in enumerate(rungs)}
+
+    def _ladder(self, seeds: Sequence[int], rungs: Sequence[int]) -> np.ndarray:
+        """One chain passes every rung: its first k steps are the chain of k steps. Returns uint8 (n, rungs, H, W, C)."""
+        x = self.start(seeds)
+        shape, done, found = tuple(x.shape[1:]), 0, []
+        for steps in rungs:
+            noise = lambda k, done=done: normal(self.seed, seeds, f"langevin.{done + k}", shape, self.device)
+            x = self.advance(x, noise, steps - done)
+            done = steps
+            found.append(self.show(x))
+        return np.stack(found, axis=1)
+
+
+def gradient_norm(log_density: Callable[..., Tensor], x: Tensor, *given: Any) -> np.ndarray:
+    """Return the Euclidean norm of d log_density(x, *given) / d x, float64 (n,), where entry i depends on x[i] alone."""
+    with torch.enable_grad():
+        x.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(log_density(x, *given).sum(), x)
+    return gradient.double().flatten(1).norm(dim=1).cpu().numpy()
 
 
 def tuples(table: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from baselines.ddpm import CIFAR10_UNET, DDPM, DDPMArchitecture, DDPMSampling
 from vaebm.checkpoints import Checkpoint
-from vaebm.checkpoints.native import FORMAT, check_weights
+from vaebm.checkpoints.native import FORMAT, check_weights, file_sha256
 from vaebm.checkpoints.pickles import read_pickle
 from vaebm.errors import UserError
 
@@ -63,7 +63,7 @@ def _checkpoint(
     unet = {name: tuple(value) if isinstance(value, list) else value for name, value in architecture.unet.items()}
     schedule = (architecture.timesteps, architecture.beta_start, architecture.beta_end)
     published = all(unet.get(name) == value for name, value in CIFAR10_UNET.items()) and schedule == (1000, 1e-4, 0.02)
-    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    hashes = [file_sha256(file) for file in files]
     card = {
         "format": FORMAT,
         "kind": "ddpm",

@@ -9,7 +9,6 @@ Its README gives 3.39 bits per dimension for the affine weights, and says that a
 additive one is for those. A file without matrices is of fixed permutations: of the reversed order, as that of its shuffles is not in it.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from baselines.glow import Glow, GlowArchitecture, GlowSampling
 from vaebm.checkpoints import Checkpoint
-from vaebm.checkpoints.native import FORMAT
+from vaebm.checkpoints.native import FORMAT, file_sha256
 from vaebm.errors import UserError
 
 PUBLISHED = GlowArchitecture((32, 32, 3), levels=3, steps=32, width=512, lu=True)
@@ -68,8 +67,6 @@ def read(path: Path, content: Any) -> Checkpoint | None:
         weights = _weights(state, architecture)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     card = {
         "format": FORMAT,
         "kind": "glow",
@@ -78,7 +75,7 @@ def read(path: Path, content: Any) -> Checkpoint | None:
         "architecture": asdict(architecture),
         "sampling": asdict(GlowSampling()),
         "training": {"note": NOTE},
-        "sha256": sha256,
+        "sha256": file_sha256(path),
     }
     return Checkpoint(card, weights, path)
 

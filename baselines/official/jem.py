@@ -5,7 +5,6 @@ classes follow from the weights. ``f.linear`` and ``energy_output`` are in it an
 the released code can build as well, are refused.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 from baselines.backbones.wide_resnet import WideResNet, WideResNetArchitecture
 from baselines.jem import JEMRecipe
 from vaebm.checkpoints import Checkpoint
-from vaebm.checkpoints.native import FORMAT
+from vaebm.checkpoints.native import FORMAT, file_sha256
 from vaebm.errors import UserError
 
 IDLE = ("f.linear.", "energy_output.")  # weights that no score and no sample passes through
@@ -43,8 +42,6 @@ def read(path: Path, content: Any) -> Checkpoint | None:
         weights = _weights(architecture, state)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     card = {
         "format": FORMAT,
         "kind": "jem",
@@ -52,7 +49,7 @@ def read(path: Path, content: Any) -> Checkpoint | None:
         "dataset": DATASETS.get(architecture.classes, ""),
         "architecture": asdict(architecture),
         "sampling": asdict(RECIPE),
-        "sha256": sha256,
+        "sha256": file_sha256(path),
     }
     return Checkpoint(card, weights, path)
 

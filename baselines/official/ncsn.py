@@ -8,7 +8,6 @@ and the data set and the recipe of NCSNv2 from its noise levels. Of NCSN neither
 published networks have the same ten levels, and images of 32x32 in colour or 28x28 in grey.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor
 from baselines.ncsn import NCSN, NCSNArchitecture, NCSNSampling
 from baselines.ncsnv2 import NCSNv2, NCSNv2Architecture, NCSNv2Sampling
 from vaebm.checkpoints import Checkpoint
-from vaebm.checkpoints.native import FORMAT, check_weights
+from vaebm.checkpoints.native import FORMAT, check_weights, file_sha256
 from vaebm.errors import UserError
 
 # NCSN by number of channels -> data set, side, published width.
@@ -56,11 +55,9 @@ def read(path: Path, content: Any) -> Checkpoint | None:
         state |= averages  # of the parameters; the noise levels stay
     card, network = (_ncsn if conditional else _ncsnv2)(path, state)
     check_weights(network, state, str(path))
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     training = {"step": step, "weights": "last" if averages is None else "moving average"}
     weights = {name: value.float() for name, value in state.items()}
-    return Checkpoint({"format": FORMAT, **card, "training": training, "sha256": sha256}, weights, path)
+    return Checkpoint({"format": FORMAT, **card, "training": training, "sha256": file_sha256(path)}, weights, path)
 
 
 def _state(found: Any) -> dict[str, Tensor] | None:

@@ -14,9 +14,8 @@ from baselines.divergence_triangle import (
     divergences,
     triangle,
 )
-from baselines.training.task import BaselineTask, Training, require
+from baselines.training.task import BaselineTask, Training, check_size, require
 from vaebm.training.batches import from_uint8, to_unit
-from vaebm.training.loop import Diverged
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,7 @@ class DivergenceTriangleTask(BaselineTask):
             z_p = torch.randn_like(mean)
             x_p = network.generator(z_p).float()
             f_q, f_p = network.energy(torch.cat([x, x_p.detach()]), torch.cat([z.detach(), z_p])).chunk(2)
-        size = torch.cat([f_q, f_p]).detach().abs().mean()
-        if not size <= options.max_energy:  # also true of NaN
-            raise Diverged(f"mean |f| is {size.item():.4g}, the limit (max_energy) is {options.max_energy:g}")
+        check_size(torch.cat([f_q, f_p]), options.max_energy, "f")
         # Of the triangle the energy moves only this part, upwards.
         gain = f_q.mean() - f_p.mean()
         gradients = {

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from baselines.igebm import IGEBMSystem, LangevinRecipe, run_chains
 from baselines.training.replay import ReplayBuffer
-from baselines.training.task import BaselineTask, Training, require
+from baselines.training.task import BaselineTask, Training, check_size, require
 from vaebm.errors import UserError, did_you_mean
 from vaebm.training.batches import to_uint8, to_unit
-from vaebm.training.loop import Diverged, Stateful
+from vaebm.training.loop import Stateful
 
 STARTS = ("uniform", "data")
 
@@ -119,9 +119,7 @@ class IGEBMTask(BaselineTask):
             energies = self.network.newest(torch.cat([x_plus, noisy(x_minus, options.negative_noise).clamp(0, 1)]))
         self.buffer.put(chosen, x_minus)
         e_plus, e_minus = energies.chunk(2)
-        size = energies.detach().abs().mean()
-        if not size <= options.max_energy:  # also true of NaN
-            raise Diverged(f"mean |E| is {size.item():.4g}, the limit (max_energy) is {options.max_energy:g}")
+        check_size(energies, options.max_energy, "E")
         loss = e_plus.mean() - e_minus.mean() + options.energy_l2 * (e_plus.square() + e_minus.square()).mean()
         log = {"energy_data": e_plus.mean().item(), "energy_samples": e_minus.mean().item()}
         return loss, {"loss": loss.item(), **log, "energy_std": e_plus.std(correction=0).item()}

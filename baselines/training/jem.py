@@ -9,9 +9,9 @@ from torch import Tensor
 
 from baselines.jem import JEMRecipe, JEMSystem, energy, run_chains
 from baselines.training.replay import ReplayBuffer
-from baselines.training.task import BaselineTask, Training, require
+from baselines.training.task import BaselineTask, Training, check_size, require
 from vaebm.training.batches import to_uint8, to_unit
-from vaebm.training.loop import Diverged, Stateful
+from vaebm.training.loop import Stateful
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,7 @@ class JEMTask(BaselineTask):
             x_minus = self.continue_chains() if contrasting else x_plus[:0]
             logits = self.network(torch.cat([x_plus, x_minus]))
         e_plus, e_minus = energy(logits).split([len(x_plus), len(x_minus)])
-        size = torch.cat([e_plus, e_minus]).detach().abs().mean()
-        if not size <= options.max_energy:  # also true of NaN
-            raise Diverged(f"mean |E| is {size.item():.4g}, the limit (max_energy) is {options.max_energy:g}")
+        check_size(torch.cat([e_plus, e_minus]), options.max_energy, "E")
         logits_plus = logits[: len(x_plus)]
         ce = F.cross_entropy(logits_plus, labels)
         loss = options.ce_weight * ce

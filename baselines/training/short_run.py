@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from baselines.short_run import ShortRunSystem, short_run
-from baselines.training.task import BaselineTask, Training, require
+from baselines.training.task import BaselineTask, Training, check_size, require
 from vaebm.training.batches import to_unit
-from vaebm.training.loop import Diverged
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,7 @@ class ShortRunTask(BaselineTask):
             noise = lambda _: torch.randn(start.shape, device=self.device)
             x_minus = short_run(self.network, start, noise, self.config.sampling)
             f_plus, f_minus = self.network(torch.cat([x_plus, x_minus])).chunk(2)
-        size = torch.cat([f_plus, f_minus]).detach().abs().mean()
-        if not size <= options.max_energy:  # also true of NaN
-            raise Diverged(f"mean |f| is {size.item():.4g}, the limit (max_energy) is {options.max_energy:g}")
+        check_size(torch.cat([f_plus, f_minus]), options.max_energy, "f")
         loss = f_minus.mean() - f_plus.mean()
         log = {
             "f_data": f_plus.mean().item(),

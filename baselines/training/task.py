@@ -18,7 +18,7 @@ from vaebm.errors import UserError
 from vaebm.noise import seed_step
 from vaebm.training.batches import Batches
 from vaebm.training.ema import EMA
-from vaebm.training.loop import Stateful, Stopwatch
+from vaebm.training.loop import Diverged, Stateful, Stopwatch
 
 
 def require(name: str, value: float, *, at_least: float, at_most: float = math.inf) -> None:
@@ -30,6 +30,22 @@ def require(name: str, value: float, *, at_least: float, at_most: float = math.i
     if not at_least <= value <= at_most:
         above = f" and at most {at_most:g}" if at_most < math.inf else ""
         raise UserError(f"training.{name} = {value:g}, needed at least {at_least:g}{above}")
+
+
+def check_size(values: Tensor, limit: float, what: str) -> None:
+    """Stop a training whose energies have left every scale.
+
+    Args:
+        values: energies (N,), or -energies.
+        limit: what the mean of abs(values) may be: the option ``max_energy``.
+        what: their name in the message: ``"E"``.
+
+    Raises:
+        Diverged: it is larger, or NaN.
+    """
+    size = values.detach().abs().mean()
+    if not size <= limit:  # also true of NaN
+        raise Diverged(f"mean |{what}| is {size.item():.4g}, the limit (max_energy) is {limit:g}")
 
 
 @dataclass(frozen=True)

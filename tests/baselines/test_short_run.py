@@ -113,7 +113,7 @@ def test_published_step_is_x_plus_gradient_plus_a_hundredth_of_noise():
 def test_chain_continues_where_it_was_left():
     start, noises = torch.zeros(2, 3), torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
     chain = lambda x, steps, done=0: short_run(
-        Quadratic(), x, lambda k: noises[k], ShortRunRecipe(steps, 0.1, 0.5), done
+        Quadratic(), x, lambda k: noises[done + k], ShortRunRecipe(steps - done, 0.1, 0.5)
     )
     whole = chain(start, 5)
     assert torch.equal(chain(chain(start, 2), 5, done=2), whole)

@@ -1,6 +1,5 @@
 """What a file is: checkpoints of every layout, states of runs, arrays. Only reads; code in a pickle is never run."""
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vaebm.checkpoints.native import file_sha256
 from vaebm.checkpoints.official import read_official
 from vaebm.checkpoints.official_settings import energy_name
 from vaebm.checkpoints.pickles import ForeignPickleError, read_pickle
@@ -53,7 +53,7 @@ def _safetensors(path: Path) -> dict[str, Any]:
         kind, recorded = card["kind"], card["sha256"]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{beside}: not a checkpoint card ({type(error).__name__}: {error})") from None
-    found = _sha256(path)
+    found = file_sha256(path)
     agrees = "as in the card" if found == recorded else f"NOT the card's {recorded}: changed since it was saved"
     what = f"native checkpoint, kind {kind}"
     return {"what": what, **_card(card), **counted, "sha256": found, "sha256_is": agrees}
@@ -77,7 +77,7 @@ def _pickle(path: Path) -> dict[str, Any]:
         }
     what = {"nvae": "official NVAE checkpoint", "energy": "official energy network"}[checkpoint.kind]
     shapes = {name: tuple(value.shape) for name, value in checkpoint.weights.items()}
-    return {"what": what, **_card(checkpoint.card), "parameters": _parameters(shapes), "sha256": _sha256(path)}
+    return {"what": what, **_card(checkpoint.card), "parameters": _parameters(shapes), "sha256": file_sha256(path)}
 
 
 def _card(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,8 +173,3 @@ def _tensors(part: Any) -> Iterator[Tensor]:
 
 def _parameters(shapes: Mapping[str, Sequence[int]]) -> int:
     return sum(prod(shape) for name, shape in shapes.items() if not name.endswith(STATISTICS))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

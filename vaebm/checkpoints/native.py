@@ -68,6 +68,12 @@ def save_checkpoint(path: Path, weights: dict[str, Tensor], card: dict[str, Any]
             partial.unlink(missing_ok=True)
 
 
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fits_half(weights: dict[str, Tensor]) -> bool:
     """Whether ``save_checkpoint(..., half=True)`` would keep every weight as it is."""
     return all(torch.equal(value.half().to(value.dtype), value) for value in weights.values() if value.dim() >= 2)

@@ -9,7 +9,6 @@ that it sees, after loading, too. And it cannot build two of the cells that we c
 """
 
 import argparse
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from vaebm.atomic import write_atomically
 from vaebm.checkpoints.models import build_energy, build_nvae
-from vaebm.checkpoints.native import FORMAT, Checkpoint, check_weights
+from vaebm.checkpoints.native import FORMAT, Checkpoint, check_weights, file_sha256
 from vaebm.checkpoints.official_names import canonical_state, official_aliases, official_names, our_names
 from vaebm.checkpoints.official_settings import (
     CHAINS,
@@ -87,8 +86,7 @@ def read_official(path: str | Path, energy: EnergyConfig | None = None, *, sha25
         raise UserError(f"{path}: not a checkpoint of the official layout ({reason})") from None
     card, weights = found
     if sha256:
-        with path.open("rb") as file:
-            card["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        card["sha256"] = file_sha256(path)
     return Checkpoint({"format": FORMAT, **card}, weights, path)
 
 

@@ -1,6 +1,5 @@
 """``python -m vaebm likelihood``: ELBO, importance-weighted bound and bits per dimension of an NVAE on a data set."""
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     options = parse(parser, arguments)
 
+    from vaebm.checkpoints.native import file_sha256
     from vaebm.data import load_images
     from vaebm.nvae.likelihood import estimate
 
@@ -51,11 +51,9 @@ def main(arguments: Sequence[str]) -> int:
         options.batch_size,
         progress=not options.no_progress,
     )
-    with options.checkpoint.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     report = {
         "checkpoint": options.checkpoint.name,
-        "checkpoint_sha256": digest,
+        "checkpoint_sha256": file_sha256(options.checkpoint),
         "likelihood": nvae.config.likelihood,
         "log_sigma_min": nvae.config.log_sigma_min if nvae.config.likelihood == "gaussian" else None,
         "dataset": images.name,
