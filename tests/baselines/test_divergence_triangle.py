@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import asdict, replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
+from training_checks import assert_differ, assert_resumes_exactly
 
 from baselines.divergence_triangle import (
     DivergenceTriangle,
@@ -456,19 +458,10 @@ def test_training_exports_a_system_and_resumes_exactly(tmp_path, images, monkeyp
     assert found.network.architecture.energy == form
     assert checkpoint.card["training"]["updates"] == 6
     assert {"reconstruction", "score_mean", "score_std"} <= set(checkpoint.card["training"]["validation"])
-    step = DivergenceTriangleTask.step
-
-    def killed(self, number):
-        if number == 5:
-            with torch.no_grad():
-                self.network.energy.head[-1].weight.add_(1)  # a step that was cut off half-way
-            raise KeyboardInterrupt
-        return step(self, number)
-
-    monkeypatch.setattr(DivergenceTriangleTask, "step", killed)
-    assert run(tmp_path, images, name="parts", energy=form) is None
-    monkeypatch.undo()
-    assert run(tmp_path, images, name="parts", energy=form, resume=True).read_bytes() == whole.read_bytes()
+    spoil = lambda task: task.network.energy.head[-1].weight.add_(1)  # an update that was cut off half-way
+    assert_resumes_exactly(
+        partial(run, tmp_path, images, energy=form), whole, DivergenceTriangleTask, monkeypatch, spoil
+    )
     assert run(tmp_path, images, name="other", energy=form, seed=1).read_bytes() != whole.read_bytes()
 
 
@@ -500,11 +493,4 @@ def test_the_guard_stops_an_exploding_energy(tmp_path, images, monkeypatch, caps
 def test_every_training_option_takes_effect(tmp_path, images, option, value):
     before = config(tmp_path)
     after = replace(before, training=replace(before.training, **{option: value}))
-    weights = []
-    for chosen in (before, after):
-        task = task_of(chosen, images)
-        for step in range(1, 4):
-            torch.manual_seed(step)
-            task.step(step)
-        weights.append({name: value.clone() for name, value in task.weights().items()})
-    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert_differ(task_of(before, images), task_of(after, images), 3)

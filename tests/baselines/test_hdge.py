@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from training_checks import assert_differ, assert_resumes_exactly
 
 from baselines.backbones.wide_resnet import WideResNet, WideResNetArchitecture
 from baselines.hdge import HDGERecipe, HDGESystem, contrast
@@ -280,24 +282,13 @@ def test_a_classifier_learns_its_classes(tmp_path, labels) -> None:
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, images, labels, monkeypatch) -> None:
     whole = run(tmp_path, images, labels, name="whole")
-    step = HDGETask.step
 
-    def killed(self: HDGETask, number: int) -> dict[str, float]:
-        if number == 5:
-            self.queue.logits.zero_()  # a step that was cut off half-way
-            self.queue.next = torch.tensor(0)
-            with torch.no_grad():
-                self.follower.last.weight.zero_()  # type: ignore[union-attr]
-            raise KeyboardInterrupt
-        return step(self, number)
+    def spoil(task: HDGETask) -> None:  # an update that was cut off half-way
+        task.queue.logits.zero_()
+        task.queue.next = torch.tensor(0)
+        task.follower.last.weight.zero_()  # type: ignore[union-attr]
 
-    monkeypatch.setattr(HDGETask, "step", killed)
-    assert run(tmp_path, images, labels, name="parts") is None
-    monkeypatch.undo()
-    parts = run(tmp_path, images, labels, name="parts", resume=True)
-    assert parts.read_bytes() == whole.read_bytes()
-    logs = [(path.parent / "log.csv").read_text() for path in (whole, parts)]
-    assert logs[0] == logs[1]
+    assert_resumes_exactly(partial(run, tmp_path, images, labels), whole, HDGETask, monkeypatch, spoil)
 
 
 @pytest.mark.parametrize(
@@ -320,14 +311,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, images, labels, mon
     ],
 )
 def test_every_option_takes_effect(tmp_path, images, labels, option, value) -> None:
-    weights = []
-    for training in ({}, {option: value}):
-        made = task(tmp_path, images, labels, **training)
-        for step in range(1, 5):
-            torch.manual_seed(step)
-            made.step(step)
-        weights.append({name: value.clone() for name, value in made.weights().items()})
-    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert_differ(task(tmp_path, images, labels), task(tmp_path, images, labels, **{option: value}), 4)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@ image alone, and every option of network, recipe, buffer and training takes effe
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from training_checks import assert_resumes_exactly
 
 from baselines.igebm import (
     IGEBM,
@@ -508,17 +510,7 @@ def test_an_ensemble_trains_saves_loads_and_resumes(tmp_path, monkeypatch):
     system = IGEBMSystem.from_checkpoint(checkpoint)
     assert len(system.network.history) == 2
     assert np.isfinite(system.score(pictures())).all()
-    step = IGEBMTask.step
-
-    def killed(self, number):
-        if number == 4:
-            raise KeyboardInterrupt
-        return step(self, number)
-
-    monkeypatch.setattr(IGEBMTask, "step", killed)
-    assert run(tmp_path, "parts") is None
-    monkeypatch.undo()
-    assert run(tmp_path, "parts", resume=True).read_bytes() == whole.read_bytes()
+    assert_resumes_exactly(partial(run, tmp_path), whole, IGEBMTask, monkeypatch, at=4)
 
 
 def test_training_options_out_of_range_are_named(tmp_path):

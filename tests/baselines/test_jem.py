@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from training_checks import assert_differ, assert_resumes_exactly
 
 from baselines.backbones.wide_resnet import WideResNet, WideResNetArchitecture
 from baselines.jem import JEMRecipe, JEMSystem, energy, run_chains
@@ -392,21 +394,8 @@ def test_a_classifier_learns_its_classes(tmp_path, labels) -> None:
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, images, labels, monkeypatch) -> None:
     whole = run(tmp_path, images, labels, name="whole")
-    step = JEMTask.step
-
-    def killed(self: JEMTask, number: int) -> dict[str, float]:
-        if number == 5:
-            self.buffer.images.zero_()  # a step that was cut off half-way
-            raise KeyboardInterrupt
-        return step(self, number)
-
-    monkeypatch.setattr(JEMTask, "step", killed)
-    assert run(tmp_path, images, labels, name="parts") is None
-    monkeypatch.undo()
-    parts = run(tmp_path, images, labels, name="parts", resume=True)
-    assert parts.read_bytes() == whole.read_bytes()
-    logs = [(path.parent / "log.csv").read_text() for path in (whole, parts)]
-    assert logs[0] == logs[1]
+    spoil = lambda task: task.buffer.images.zero_()  # an update that was cut off half-way
+    assert_resumes_exactly(partial(run, tmp_path, images, labels), whole, JEMTask, monkeypatch, spoil)
 
 
 def test_the_guard_stops_an_exploding_energy(tmp_path, images, labels, capsys) -> None:
@@ -437,14 +426,7 @@ def test_the_guard_stops_an_exploding_energy(tmp_path, images, labels, capsys) -
     ],
 )
 def test_every_option_takes_effect(tmp_path, images, labels, option, value) -> None:
-    weights = []
-    for training in ({}, {option: value}):
-        made = task(tmp_path, images, labels, **training)
-        for step in range(1, 4):
-            torch.manual_seed(step)
-            made.step(step)
-        weights.append({name: value.clone() for name, value in made.weights().items()})
-    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert_differ(task(tmp_path, images, labels), task(tmp_path, images, labels, **{option: value}), 3)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.stats import logistic
 from torch import Tensor
+from training_checks import assert_differ, assert_resumes_exactly
 
 from baselines.pixelcnn import (
     LOG_SCALE_MIN,
@@ -353,17 +354,7 @@ def test_training_learns_and_resumes_exactly(tmp_path: Path, monkeypatch: pytest
         config(tmp_path), images, tmp_path / name, command="x", progress=False, **options
     )
     whole = run("whole")
-    step = PixelCNNTask.step
-
-    def killed(self: PixelCNNTask, number: int) -> dict[str, float]:
-        if number == 5:
-            raise KeyboardInterrupt
-        return step(self, number)
-
-    monkeypatch.setattr(PixelCNNTask, "step", killed)
-    assert run("parts") is None
-    monkeypatch.undo()
-    assert run("parts", resume=True).read_bytes() == whole.read_bytes()
+    assert_resumes_exactly(run, whole, PixelCNNTask, monkeypatch)
     logged = np.genfromtxt(tmp_path / "whole" / "log.csv", delimiter=",", names=True)["bits_per_dim"]
     assert logged[-1] < logged[0]
     checkpoint = load_checkpoint(whole)
@@ -405,11 +396,6 @@ def test_the_bundled_configuration_is_small() -> None:
 )
 def test_every_training_option_takes_effect(tmp_path: Path, option: str, value: float) -> None:
     before = config(tmp_path)
-    weights = []
-    for chosen in (before, replace(before, training=replace(before.training, **{option: value}))):
-        task = PixelCNNTask(chosen, pictures(30, (6, 7, 3)), None, 0, torch.device("cpu"))
-        for step in (1, 2, 3):
-            torch.manual_seed(step)
-            task.step(step)
-        weights.append(task.weights())
-    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    after = replace(before, training=replace(before.training, **{option: value}))
+    tasks = [PixelCNNTask(each, pictures(30, (6, 7, 3)), None, 0, torch.device("cpu")) for each in (before, after)]
+    assert_differ(*tasks, 3)

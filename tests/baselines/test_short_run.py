@@ -1,10 +1,12 @@
 """Short-run EBM: the chain is the published one, training is what is sampled, scores and samples depend on their image alone."""
 
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from training_checks import assert_differ, assert_resumes_exactly
 
 from baselines.short_run import (
     ShortRunArchitecture,
@@ -306,19 +308,8 @@ def test_training_exports_what_samples_and_resumes_exactly(tmp_path, images, mon
     assert np.isfinite(system.score(images[:4])).all()
     assert checkpoint.card["training"]["updates"] == 6
     assert {"score_mean", "score_std"} <= set(checkpoint.card["training"]["validation"])
-    step = ShortRunTask.step
-
-    def killed(self, number):
-        if number == 5:
-            with torch.no_grad():
-                self.network.last.weight.add_(1)  # a step that was cut off half-way
-            raise KeyboardInterrupt
-        return step(self, number)
-
-    monkeypatch.setattr(ShortRunTask, "step", killed)
-    assert run(tmp_path, images, name="parts") is None
-    monkeypatch.undo()
-    assert run(tmp_path, images, name="parts", resume=True).read_bytes() == whole.read_bytes()
+    spoil = lambda task: task.network.last.weight.add_(1)  # an update that was cut off half-way
+    assert_resumes_exactly(partial(run, tmp_path, images), whole, ShortRunTask, monkeypatch, spoil)
     assert run(tmp_path, images, name="other", seed=1).read_bytes() != whole.read_bytes()
 
 
@@ -353,11 +344,4 @@ def test_every_training_option_takes_effect(tmp_path, images, section, option, v
     """The chain of ``[sampling]`` is the chain of training."""
     before = config(tmp_path)
     after = replace(before, **{section: replace(getattr(before, section), **{option: value})})
-    weights = []
-    for chosen in (before, after):
-        task = task_of(chosen, images)
-        for step in range(1, 4):
-            torch.manual_seed(step)
-            task.step(step)
-        weights.append({name: value.clone() for name, value in task.weights().items()})
-    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert_differ(task_of(before, images), task_of(after, images), 3)
