@@ -22,6 +22,7 @@ from baselines.ddpm import (
     respaced,
     step_of,
 )
+from baselines.load import facts
 from evaluators.protocols import Sampler, Scorer
 from vaebm.checkpoints import load_checkpoint, save_checkpoint
 from vaebm.errors import UserError
@@ -275,8 +276,8 @@ def test_it_scores_and_samples_and_says_how():
     system = build()
     assert isinstance(system, Scorer)
     assert isinstance(system, Sampler)
-    for facts in (system.protocol, system.fingerprint, system.recipe):
-        assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+    for table in (system.protocol, system.fingerprint, system.recipe):
+        assert json.loads(json.dumps(table, allow_nan=False)) == table
     assert "5 of 12 terms" in system.protocol["estimator"]
 
 
@@ -383,3 +384,11 @@ def test_without_diffusers_the_extra_is_named(monkeypatch):
     with pytest.raises(UserError, match=r"pip install 'vaebm-bench\[diffusers\]'") as error:
         DDPM(SMALL)
     assert "\n" not in str(error.value)
+
+
+def test_options_of_scores_and_samples_are_told_apart() -> None:
+    """Clipping and the variance decide both; the number of evaluated terms decides the bound alone, the steps the chain alone."""
+    system = build()
+    assert {"variance", "clip", "steps"} == set(facts(system)["sampling"])
+    assert {"variance", "clip", "vlb_steps"} <= set(system.fingerprint)
+    assert "steps" not in system.fingerprint

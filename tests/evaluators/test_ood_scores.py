@@ -454,3 +454,12 @@ def test_other_suites_do_not_listen(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_names_every_score() -> None:
     text = parser().format_help()
     assert all(name in text for name in SCORES)
+
+
+@pytest.mark.parametrize("told", ["", "pixels taken as continuous"])
+def test_what_must_be_known_of_a_gradient_is_printed_with_its_norm(told: str) -> None:
+    scorer = Smooth()
+    scorer.gradient_note = told  # type: ignore[attr-defined]
+    row = one(run("score_norm", subject("plain", scorer)), dataset="svhn", metric="auroc", variant="score:score_norm")
+    assert row.protocol["estimator"].endswith(told)
+    assert ("continuous" in row.protocol["estimator"]) == bool(told)

@@ -1,5 +1,6 @@
 """The parts of training: batches, averaged weights, replay buffer, clipping, KL balancing, run records."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,8 @@ def test_bytes_survive_the_way_to_floats_and_back() -> None:
     assert (unit.min(), unit.max()) == (0, 1)
     assert np.array_equal(to_uint8(unit), every)
     assert to_uint8(torch.tensor([[[[-3.0, 0.4999 / 255, 0.5001 / 255, 7.0]]]])).ravel().tolist() == [0, 0, 1, 255]
+    lost = torch.tensor([[[[math.nan, math.inf, -math.inf]]]])  # bytes of these would be undefined
+    assert to_uint8(lost).ravel().tolist() == [128, 255, 0]
 
 
 # Averaged weights
