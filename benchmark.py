@@ -12,7 +12,6 @@ The table goes to stdout, progress to stderr, files to --out: <suite>.json (ever
 .tex, plots and index.html.
 """
 
-import hashlib
 import shlex
 import sys
 import time
@@ -20,7 +19,7 @@ from argparse import RawDescriptionHelpFormatter as RawHelp
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -30,11 +29,15 @@ from evaluators.places import cache_folder
 from evaluators.reproduce import deciding_options, report, stored_options
 from evaluators.suite import NAMED, Bench, refuse
 from leaderboards import cli
+from vaebm import parallel
 from vaebm.cli import named, parse, run, use_device
 from vaebm.errors import UserError, did_you_mean
+from vaebm.lock import locked
 
 HERE = Path(__file__).parent
 LISTS = ("suites", "tables", "systems", "datasets")
+COMPUTING = ("device", "batch_size", "sample_batch", "dtype", "compile")
+SIZE = int | Literal["auto"]
 
 
 def parser() -> ArgumentParser:
@@ -52,7 +55,10 @@ def parser() -> ArgumentParser:
     add("--data-root", type=str, default=None, help="folder with data sets, searched first (default: $VAEBM_DATA)")
     add("--offline", action="store_true", help="never use the network")
     add("--device", type=str, default="cpu", help="cpu, cuda, cuda:1, ...")
-    add("--batch-size", type=int, default=100, help="images per pass; changes speed and memory, not results")
+    add("--batch-size", type=SIZE, default=100, help="images scored per pass, or auto; changes speed, not results")
+    add("--sample-batch", type=SIZE, default=16, help="images drawn together, or auto; decides their last bits")
+    add("--dtype", type=str, default="float32", help="of systems' networks: float32, tf32, bfloat16 or float16")
+    add("--compile", action="store_true", help="compile systems' networks (torch.compile)")
     add("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
     add("--out", type=Path, default=None, help=f"folder for results (default: {cli.OUT}; of --board: {cli.JOINED})")
     add("--cache", type=str, default="", help="folder of what is kept (default: the user's cache folder), or 'none'")
@@ -90,16 +96,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     suites = {name: SUITES.load(name) for name in [*SUITES, *chosen]}  # an unknown name is refused before any work
     refuse(options, suites, chosen)
     options.command = shlex.join(["python", "benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
+    options.device = str(parallel.start(options.device))
     use_device(options.device, options.threads)
     loaders = cache(partial(systems, options)), partial(images, options)
-    bench = Bench(options, *loaders, options.out, cache_folder(options.cache), not options.no_progress)
-    if options.dry_run:
-        print("".join(suite().forecast(bench) for name in chosen if hasattr(suite := suites[name], "forecast")), end="")
-        return 0
-    runs = [run_suite(name, suites[name](), bench) for name in chosen]
-    if options.reproduce:
-        return report(options, *runs)
-    return cli.check(runs, options, options.out, score_correlations) if options.check else 0
+    shown = not options.no_progress and parallel.rank() == 0
+    bench = Bench(options, *loaders, options.out, cache_folder(options.cache), shown)
+    with locked(options.out, "--out"):
+        if options.dry_run:
+            forecasts = [suite().forecast(bench) for name in chosen if hasattr(suite := suites[name], "forecast")]
+            parallel.on_main(lambda: print("".join(forecasts), end=""))
+            return 0
+        runs = [run_suite(name, suites[name](), bench) for name in chosen]
+        if parallel.rank():  # the first process tells
+            return 0
+        if options.reproduce:
+            return report(options, *runs)
+        return cli.check(runs, options, options.out, score_correlations) if options.check else 0
 
 
 def run_suite(name: str, suite: Any, bench: Bench) -> tuple[Path, Any]:
@@ -111,10 +123,11 @@ def run_suite(name: str, suite: Any, bench: Bench) -> tuple[Path, Any]:
 
     began, options = time.perf_counter(), bench.options
     result = suite.measure(bench)
-    options.out.mkdir(parents=True, exist_ok=True)
     about = {"options": deciding_options(options, cli.OPTIONS) | {"suite": name}, **environment(HERE)}
     path, seconds = options.out / f"{name}.json", round(time.perf_counter() - began, 1)
     results = Results(name, result.rows, command=options.command, seconds=seconds, **about)
+    if parallel.rank():
+        return path, results
     write_results(results, path)
     write_plots(name, result, options.out, pdf=options.pdf)
     append(results, options.out)
@@ -148,43 +161,19 @@ def show_list(what: str) -> int:
 
 def systems(options: Namespace, dataset: str) -> dict[str, Any]:
     """Load the systems asked for, with their weights for a data set and with what decides the meaning of their numbers."""
-    from baselines.load import facts, find_system, load_system, shipped_cards
+    from baselines.load import chosen
     from baselines.sources import source_files
     from evaluators.array_store import source_hash
     from evaluators.provenance import package_versions
     from evaluators.subjects import SystemUnderTest
 
-    if dataset == "gaussians25":  # points of the plane: models of their own
-        from baselines.gaussians25 import FILES, load_gaussians25
-
-        points, asked = load_gaussians25(), options.systems.split(",")
-        weights = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in FILES.items()}
-        return {
-            name: SystemUnderTest(name, model, (0, 0, 0), model.size, {"weights": weights[name]})
-            for name, model in points.items()
-            if name in asked or options.systems == "all"
-        }
-    given = named("--checkpoint", options.checkpoint)
-    cards = shipped_cards()
-    if all(dataset not in card.bundled for card in cards.values()):
-        dataset = "cifar10"  # suites that care what a system was trained on look at its ``dataset``
-    bundled = [name for name, card in cards.items() if dataset in card.bundled]
-    names = {"all": bundled, "none": []}.get(options.systems, [name for name in options.systems.split(",") if name])
+    shared = {key: options.get(key) for key in (*COMPUTING, "seed", "importance_samples", "random_weights")}
+    loaded = chosen(options.systems, named("--checkpoint", options.checkpoint), dataset, **shared)
     version = {"torch": package_versions()["torch"], "device": options.device.split(":")[0]}
-    shared = {key: options[key] for key in ("device", "batch_size", "seed", "importance_samples")}
-    loaded = {}
-    for name in dict.fromkeys([*names, *given]):
-        path = Path(given[name]) if name in given else None
-        if path is None and find_system(name) and name in cards and name not in bundled:
-            reason = f"no weights for {dataset} are bundled; give some with --checkpoint {name}=PATH"
-            loaded[name] = SystemUnderTest(name, None, (0, 0, 0), reason=reason)
-            continue
-        system = load_system(name, path, dataset=dataset, **shared)
-        about = facts(system)
-        if about["fingerprint"]:  # else it does not say what decides its numbers, and none is ever kept
-            about["fingerprint"] |= {"code": source_hash(source_files(system)), **version}
-        loaded[name] = SystemUnderTest(name, system, **about)
-    return loaded
+    for about in loaded.values():
+        if about.get("fingerprint"):  # else it does not say what decides its numbers, and none is ever kept
+            about["fingerprint"] |= {"code": source_hash(source_files(about["system"])), **version}
+    return {name: SystemUnderTest(name, **about) for name, about in loaded.items()}
 
 
 def images(options: Namespace, spec: str, **how: Any) -> Any:

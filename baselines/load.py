@@ -1,5 +1,7 @@
 """From a name or a file to a system: cards say which checkpoint is bundled and where it came from."""
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,9 @@ from baselines import SYSTEMS, plugins
 from baselines.cards import Card, card_names, read_card
 from vaebm.errors import UserError, did_you_mean
 
-__all__ = ["Card", "facts", "find_system", "load_system", "read_card", "shipped_cards"]
+__all__ = ["SAMPLE_BATCH", "Card", "chosen", "facts", "find_system", "load_system", "read_card", "shipped_cards"]
+
+SAMPLE_BATCH = 16  # images drawn together, unless told otherwise: vaebm.sampling.SAMPLE_BLOCK, without torch
 
 
 def find_system(name: str) -> str:
@@ -39,7 +43,92 @@ def facts(system: Any) -> dict[str, Any]:
     }
     of_scores = {"importance_samples", *getattr(system, "score_options", ())} - {*getattr(system, "shared_options", ())}
     sampling = {key: value for key, value in tables.pop("recipe").items() if key not in of_scores}
+    # Arithmetic decides comparability where it is not the usual one, and the number of images drawn together their last bits.
+    arithmetic = dict(getattr(system, "arithmetic_facts", {}))
+    tables["protocol"] |= arithmetic
+    sampling |= arithmetic
+    if (together := getattr(system, "sample_batch", SAMPLE_BATCH)) != SAMPLE_BATCH:
+        sampling["sample_batch"] = together
     return {"image_shape": system.image_shape, **texts, **tables, "sampling": sampling}
+
+
+def chosen(
+    names: str, given: Mapping[str, str], dataset: str, *, random_weights: bool = False, **settings: Any
+) -> dict[str, dict[str, Any]]:
+    """Load the systems of a run: name -> the system and what it says of itself (:func:`facts`), or the reason why there is none.
+
+    Args:
+        names: with commas, ``"all"`` (with weights for the data set) or ``"none"``.
+        given: further ones, or others in their place: name -> checkpoint.
+        dataset: what they model; one that nothing models stands for ``"cifar10"``.
+        random_weights: no checkpoint, but the published architectures with random weights.
+        settings: as for :func:`load_system`.
+
+    Raises:
+        UserError: as :func:`load_system`.
+    """
+    if dataset == "gaussians25":  # points of the plane: models of their own
+        return _points(names)
+    if random_weights:
+        return _random(names, given, **settings)
+    cards = shipped_cards()
+    if all(dataset not in card.bundled for card in cards.values()):
+        dataset = "cifar10"  # suites that care what a system was trained on look at its ``dataset``
+    bundled = [name for name, card in cards.items() if dataset in card.bundled]
+    asked = {"all": bundled, "none": []}.get(names, [name for name in names.split(",") if name])
+    loaded: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys([*asked, *given]):
+        path = Path(given[name]) if name in given else None
+        if path is None and find_system(name) and name in cards and name not in bundled:
+            loaded[name] = _none(f"no weights for {dataset} are bundled; give some with --checkpoint {name}=PATH")
+        else:
+            loaded[name] = described(load_system(name, path, dataset=dataset, **settings))
+    return loaded
+
+
+def described(system: Any) -> dict[str, Any]:
+    """Return a system with what it says of itself."""
+    return {"system": system, **facts(system)}
+
+
+def _none(reason: str) -> dict[str, Any]:
+    return {"system": None, "image_shape": (0, 0, 0), "reason": reason}
+
+
+def _points(names: str) -> dict[str, dict[str, Any]]:
+    from baselines.gaussians25 import FILES, load_gaussians25
+
+    models = load_gaussians25()
+    weights = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in FILES.items()}
+    return {
+        name: {"system": model, "image_shape": (0, 0, 0), "size": model.size, "fingerprint": {"weights": weights[name]}}
+        for name, model in models.items()
+        if names == "all" or name in names.split(",")
+    }
+
+
+def _random(
+    names: str,
+    given: Mapping[str, str],
+    *,
+    sample_batch: int | str,
+    dtype: str,
+    compile: bool,
+    device: str,
+    batch_size: int | str,
+    seed: int,
+    **_: Any,
+) -> dict[str, dict[str, Any]]:
+    from baselines.random_weights import RANDOM, random_weights
+
+    if given:
+        raise UserError("--checkpoint: --random-weights times networks without any; leave one of them out")
+    asked = {"all": list(RANDOM), "none": []}.get(names, [name for name in names.split(",") if name])
+    made: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(asked):
+        system = random_weights(name, device=device, batch_size=batch_size, seed=seed)
+        made[name] = described(compute(system, name, sample_batch=sample_batch, dtype=dtype, compile=compile))
+    return made
 
 
 def load_system(
@@ -48,8 +137,11 @@ def load_system(
     *,
     dataset: str = "cifar10",
     device: str = "cpu",
-    batch_size: int = 100,
+    batch_size: int | str = 100,
     seed: int = 0,
+    sample_batch: int | str = SAMPLE_BATCH,
+    dtype: str = "float32",
+    compile: bool = False,
     **options: Any,
 ) -> Any:
     """Build a system from its bundled checkpoint, or from a user's.
@@ -59,15 +151,45 @@ def load_system(
         path: a native checkpoint, or published files: ``checkpoint.pt`` (an NVAE), ``checkpoint.pt,EBM.pth`` (a VAEBM), or one of a layout
             in ``baselines.official``; for a system of another package whatever that reads.
         dataset: which of the bundled checkpoints, without ``path``.
+        batch_size: images scored together; ``"auto"``: as many as fit.
+        sample_batch: images drawn together; ``"auto"``: as many as fit.
+        dtype, compile: see :func:`baselines.numerics.apply`.
         options: what of the recipe to override; only those that the system knows are passed on.
 
     Raises:
         UserError: the name or the file is unknown, the file is no checkpoint of a known kind, or another package's system lacks something.
     """
+    if name in SYSTEMS.packages and not hasattr(target := SYSTEMS.load(name), "from_checkpoint"):
+        system = plugins.build(name, target, path, device=device, batch_size=batch_size, seed=seed)
+    else:
+        system = _from_checkpoint(name, path, dataset, device=device, batch_size=batch_size, seed=seed, **options)
+    return compute(system, name, sample_batch=sample_batch, dtype=dtype, compile=compile)
+
+
+def compute(system: Any, name: str, *, sample_batch: int | str, dtype: str, compile: bool) -> Any:
+    """Let a system draw so many images together, and compute as :func:`baselines.numerics.apply` says; return it.
+
+    Raises:
+        UserError: it cannot.
+    """
+    from baselines import numerics
+    from baselines.common import Adapter
+
+    if isinstance(system, Adapter):
+        numerics.apply(system, dtype=dtype, compile=compile)
+        if isinstance(sample_batch, int):
+            system.sample_batch = sample_batch
+    elif (sample_batch, dtype, compile) != (SAMPLE_BATCH, "float32", False):
+        raise UserError(
+            f"{name}: another package's system chooses its arithmetic; leave --sample-batch, --dtype and --compile out"
+        )
+    return system
+
+
+def _from_checkpoint(name: str, path: Path | None, dataset: str, **options: Any) -> Any:
+    """Build a system of a kind that is known here; see :func:`load_system`."""
     from vaebm.checkpoints import Checkpoint, load_checkpoint
 
-    if name in SYSTEMS.packages and not hasattr(target := SYSTEMS.load(name), "from_checkpoint"):
-        return plugins.build(name, target, path, device=device, batch_size=batch_size, seed=seed)
     nvae: Checkpoint | None = None
     if path is None:
         find_system(name)
@@ -87,8 +209,9 @@ def load_system(
                 f"--checkpoint {name}={path}: the file holds a {checkpoint.kind}; name it {checkpoint.kind} or a label of your own"
             )
         target = SYSTEMS.load(checkpoint.kind)
-    known = {key: value for key, value in options.items() if key in getattr(target, "options", ())}
-    settings = {"device": device, "batch_size": batch_size, "seed": seed, "origin": str(path), **known}
+    always = ("device", "batch_size", "seed")
+    known = {key: value for key, value in options.items() if key in (*always, *getattr(target, "options", ()))}
+    settings = {**known, "origin": str(path)}
     if nvae is not None:
         settings["nvae"] = nvae
     try:

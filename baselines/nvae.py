@@ -7,13 +7,14 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from baselines.common import batches, check_images, override
+from baselines.common import Adapter, changed, override
+from baselines.numerics import compiled
 from baselines.system import gradient_norm
 from vaebm.checkpoints import Checkpoint
 from vaebm.checkpoints.models import build_nvae
@@ -22,11 +23,10 @@ from vaebm.nvae import NVAE
 from vaebm.nvae.likelihood import as_modelled, posterior_noise
 from vaebm.nvae.readjust import readjust_batch_norm
 from vaebm.nvae.regret import likelihood_regret
-from vaebm.sampling import sample_in_blocks
 from vaebm.training.batches import from_uint8, to_uint8
 
 
-class NVAESystem:
+class NVAESystem(Adapter):
     """An NVAE with the recipe of its card.
 
     Options (``from_checkpoint``): ``importance_samples`` K of the bound, ``temperature`` of the prior, ``output`` ("mean" or "sample"),
@@ -45,20 +45,26 @@ class NVAESystem:
         size: str,
         weights_hash: str,
         device: str,
-        batch_size: int,
+        batch_size: int | str,
         seed: int,
     ) -> None:
         self.nvae = nvae.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        self.recipe, self.size, self.device, self.batch_size, self.seed = recipe, size, device, batch_size, seed
-        config = nvae.config
-        self.image_shape = (config.image_size, config.image_size, config.image_channels)
+        self.size, self.weights_hash, self.seed = size, weights_hash, seed
+        self.device, self.batch_size = device, batch_size
+        self.image_shape = image_shape(nvae)
+        self.use(recipe)
+
+    def use(self, recipe: dict[str, Any]) -> None:
+        """Score and sample by ``recipe`` from now on."""
+        self.recipe = recipe
         self.fingerprint = {
             "kind": self.kind,
-            "weights": weights_hash,
-            "seed": seed,
+            "weights": self.weights_hash,
+            "seed": self.seed,
             "importance_samples": recipe["importance_samples"],
+            **self.arithmetic_facts,
         }
-        bound = bound_name(recipe["importance_samples"], config.bits)
+        bound = bound_name(recipe["importance_samples"], self.nvae.config.bits)
         self.protocol = {"score": "log p(x), nats", "estimator": bound}
 
     @classmethod
@@ -67,7 +73,7 @@ class NVAESystem:
         checkpoint: Checkpoint,
         *,
         device: str = "cpu",
-        batch_size: int = 100,
+        batch_size: int | str = 100,
         seed: int = 0,
         origin: str = "checkpoint",
         **options: Any,
@@ -88,19 +94,39 @@ class NVAESystem:
             seed=seed,
         )
 
+    def with_recipe(self, **changes: Any) -> Self:
+        """Return a system with the same network, not a copy of it, and some entries of the recipe changed.
+
+        Raises:
+            UserError: an entry is unknown or out of range.
+        """
+        other = copy.copy(self)
+        with changed(self.kind, changes):
+            other.use(override(self.recipe, changes, self.kind))
+        if changes.keys() & {"readjust_bn", "temperature"}:
+            other.__dict__.pop("sampler", None)  # made for another temperature
+        return other
+
+    @property
+    def whole(self) -> nn.Module:
+        """See :class:`~baselines.common.Adapter`."""
+        return self.nvae
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The network that samples run through, by name."""
+        return {"nvae": self.sampler}
+
     @torch.no_grad()
     def score(self, images: np.ndarray) -> np.ndarray:
         """Return the bound on log p(x), float64 (N,), in nats, of uint8 images (N, H, W, C)."""
-        check_images(images, self.image_shape)
-        scores = [np.empty(0)]
-        for part in batches(images, self.batch_size):
-            scores.append(log_p(self.nvae, part, self.recipe["importance_samples"], self.seed))
-        return np.concatenate(scores)
+        bound = lambda part: log_p(self.nvae, part, self.recipe["importance_samples"], self.seed)
+        return np.concatenate([np.empty(0), *self.in_batches(bound, images)])
 
     def score_gradient_norm(self, images: np.ndarray) -> np.ndarray:
         """Return the Euclidean norm of d score / d x, float64 (N,), of uint8 images (N, H, W, C), for x in [0, 1]."""
-        check_images(images, self.image_shape)
-        return gradient_norms(self.log_density, images, self.nvae, self.batch_size, self.seed)
+        norms = lambda part: gradient_norms(self.log_density, part, self.nvae, self.seed)
+        return np.concatenate([np.empty(0), *self.in_batches(norms, images)])
 
     def log_density(self, x: Tensor, images: np.ndarray) -> Tensor:
         """Return the bound on log p(x) (n,), differentiable in x (n, C, H, W); ``images`` are the same as uint8 and key the noise."""
@@ -108,8 +134,8 @@ class NVAESystem:
 
     def likelihood_regret(self, images: np.ndarray, steps: int) -> np.ndarray:
         """Return how far the ELBO of each uint8 image (N, H, W, C) rises when its posterior is fitted to it, float64 (N,) in nats."""
-        check_images(images, self.image_shape)
-        return regrets(self.nvae, images, steps, self.batch_size, self.seed)
+        regrets = self.in_batches(lambda part: likelihood_regret(self.nvae, part, steps, self.seed), images)
+        return np.concatenate([np.empty(0), *regrets])
 
     @cached_property
     def sampler(self) -> NVAE:
@@ -118,11 +144,11 @@ class NVAESystem:
             return self.nvae
         sampler = copy.deepcopy(self.nvae)
         readjust_batch_norm(sampler, self.recipe["temperature"], self.recipe["readjust_bn"], seed=self.seed)
-        return sampler
+        return compiled(sampler) if self.compiled else sampler
 
     def sample(self, seeds: Sequence[int]) -> np.ndarray:
         """Return one uint8 image (N, H, W, C) per seed."""
-        return sample_in_blocks(self._draw, seeds, self.image_shape)
+        return self.in_blocks(self._draw, seeds)
 
     @torch.no_grad()
     def _draw(self, seeds: Sequence[int]) -> np.ndarray:
@@ -132,6 +158,12 @@ class NVAESystem:
         if self.recipe["output"] == "mean":
             return to_uint8(decoder.mean)
         return to_uint8(decoder.sample(draw(0, decoder.noise_shape)))
+
+
+def image_shape(nvae: NVAE) -> tuple[int, int, int]:
+    """Return (H, W, C) of its images."""
+    config = nvae.config
+    return config.image_size, config.image_size, config.image_channels
 
 
 def bound_name(k: int, bits: int = 8) -> str:
@@ -160,21 +192,12 @@ def differentiable_bound(nvae: NVAE, x: Tensor, images: np.ndarray, k: int, seed
 
 
 def gradient_norms(
-    log_density: Callable[[Tensor, np.ndarray], Tensor], images: np.ndarray, nvae: NVAE, batch_size: int, seed: int
+    log_density: Callable[[Tensor, np.ndarray], Tensor], images: np.ndarray, nvae: NVAE, seed: int
 ) -> np.ndarray:
-    """Return the Euclidean norm of the gradient in x in [0, 1], float64 (N,), of uint8 images (N, H, W, C)."""
-    found = [np.empty(0)]
-    for images_of_batch in batches(images, batch_size):
-        part = as_modelled(nvae, images_of_batch, seed)
-        x = nvae.quantise(unit_images(part, next(nvae.parameters()).device))
-        found.append(gradient_norm(log_density, x, part))
-    return np.concatenate(found)
-
-
-def regrets(nvae: NVAE, images: np.ndarray, steps: int, batch_size: int, seed: int) -> np.ndarray:
-    """Return :func:`vaebm.nvae.regret.likelihood_regret` of uint8 images (N, H, W, C), float64 (N,)."""
-    found = [likelihood_regret(nvae, part, steps, seed) for part in batches(images, batch_size)]
-    return np.concatenate([np.empty(0), *found])
+    """Return the Euclidean norm of the gradient in x in [0, 1], float64 (n,), of one batch of uint8 images (n, H, W, C)."""
+    part = as_modelled(nvae, images, seed)
+    x = nvae.quantise(unit_images(part, next(nvae.parameters()).device))
+    return gradient_norm(log_density, x, part)
 
 
 def unit_images(images: np.ndarray, device: torch.device | str) -> Tensor:

@@ -4,6 +4,7 @@ A system's own file names its ``Architecture``, ``Network`` and ``Recipe`` and w
 where it scores (:class:`Scores`), ``draw`` where it samples (:class:`Samples`), or a chain (:class:`StepSamples`).
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from typing import Any, ClassVar, Self
@@ -12,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.common import batches, check_images, override
+from baselines.common import Adapter, changed, override
 from vaebm.checkpoints import Checkpoint, load_weights
-from vaebm.noise import content_keys, normal
-from vaebm.sampling import sample_in_blocks
+from vaebm.noise import ahead, content_keys, normal
 
 
-class NativeSystem:
+class NativeSystem(Adapter):
     """A trained network as a system under test.
 
     Args:
@@ -27,7 +27,7 @@ class NativeSystem:
         size: ``"mini"``, ``"small"`` or ``"paper"``.
         weights_hash: sha256 of the weights, for the fingerprint.
         device: where to compute.
-        batch_size: images per pass; does not change results.
+        batch_size: images per pass, or ``"auto"``; does not change results.
         seed: seed of all noise.
 
     A subclass sets:
@@ -60,17 +60,26 @@ class NativeSystem:
         size: str = "mini",
         weights_hash: str = "",
         device: torch.device | str = "cpu",
-        batch_size: int = 100,
+        batch_size: int | str = 100,
         seed: int = 0,
     ) -> None:
         # Evaluation mode and frozen: a chain needs gradients of x alone.
         self.network: Any = network.to(device).eval().requires_grad_(False)
-        self.settings = self.Recipe() if recipe is None else recipe
-        self.recipe = asdict(self.settings)
-        self.size, self.device, self.batch_size, self.seed = size, torch.device(device), batch_size, seed
+        self.size, self.weights_hash, self.seed = size, weights_hash, seed
+        self.device, self.batch_size = torch.device(device), batch_size
         self.image_shape: tuple[int, int, int] = self.network.architecture.image_shape
+        self.use(self.Recipe() if recipe is None else recipe)
+
+    def use(self, recipe: Any) -> None:
+        """Score and sample by ``recipe``, an instance of ``Recipe``, from now on.
+
+        Raises:
+            UserError: the network cannot.
+        """
+        self.settings, self.recipe = recipe, asdict(recipe)
         decides_scores = {name: self.recipe[name] for name in self.score_options}
-        self.fingerprint = {"kind": self.kind, "weights": weights_hash, "seed": seed, **decides_scores}
+        about = {"kind": self.kind, "weights": self.weights_hash, "seed": self.seed}
+        self.fingerprint = {**about, **decides_scores, **self.arithmetic_facts}
         self.protocol = self.describe_score()
 
     @classmethod
@@ -79,7 +88,7 @@ class NativeSystem:
         checkpoint: Checkpoint,
         *,
         device: torch.device | str = "cpu",
-        batch_size: int = 100,
+        batch_size: int | str = 100,
         seed: int = 0,
         origin: str = "checkpoint",
         **options: Any,
@@ -99,6 +108,27 @@ class NativeSystem:
         load_weights(network, checkpoint.weights, origin)
         about: dict[str, Any] = {"size": card["size"], "weights_hash": card["sha256"]}
         return cls(network, recipe, **about, device=device, batch_size=batch_size, seed=seed)
+
+    def with_recipe(self, **changes: Any) -> Self:
+        """Return a system with the same network, not a copy of it, and some entries of the recipe changed.
+
+        Raises:
+            UserError: an entry is unknown or out of range.
+        """
+        other = copy.copy(self)
+        with changed(self.kind, changes):
+            other.use(self.Recipe(**override(self.recipe, changes, self.kind)))
+        return other
+
+    @property
+    def whole(self) -> nn.Module:
+        """See :class:`~baselines.common.Adapter`."""
+        return self.network
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks that samples, or scores where there are none, run through, by name."""
+        return {"network": self.network}
 
     def describe_score(self) -> dict[str, Any]:
         """Return the protocol of a score, ``{"score": "-E(x)", "estimator": "..."}``; empty for a system without one."""
@@ -120,22 +150,18 @@ class Scores(NativeSystem):
     @torch.no_grad()
     def score(self, images: np.ndarray) -> np.ndarray:
         """Return ``log_density``, float64 (N,), of uint8 images (N, H, W, C); higher is more in-distribution."""
-        check_images(images, self.image_shape)
-        found = [self.log_density(pixels, keys).double().cpu().numpy() for pixels, keys in self._parts(images)]
+        found = self.in_batches(lambda part: self.log_density(*self.keyed(part)).double().cpu().numpy(), images)
         return np.concatenate([np.empty(0), *found])
 
     def score_gradient_norm(self, images: np.ndarray) -> np.ndarray:
         """Return the Euclidean norm of d score / d x, float64 (N,), of uint8 images (N, H, W, C), for x in [0, 1]."""
-        check_images(images, self.image_shape)
-        found = [np.empty(0)]
-        for pixels, keys in self._parts(images):
-            # In bytes; a unit of x is 255 of them.
-            found.append(255 * gradient_norm(self.log_density, pixels, keys))
-        return np.concatenate(found)
+        # In bytes; a unit of x is 255 of them.
+        found = self.in_batches(lambda part: 255 * gradient_norm(self.log_density, *self.keyed(part)), images)
+        return np.concatenate([np.empty(0), *found])
 
-    def _parts(self, images: np.ndarray) -> Any:
-        for part in batches(images, self.batch_size):
-            yield torch.from_numpy(part.transpose(0, 3, 1, 2).copy()).to(self.device).float(), content_keys(part)
+    def keyed(self, images: np.ndarray) -> tuple[Tensor, list[int]]:
+        """Return what :meth:`log_density` takes of uint8 images (n, H, W, C): their bytes as floats (n, C, H, W), and their keys."""
+        return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(self.device).float(), content_keys(images)
 
 
 class Samples(NativeSystem):
@@ -148,7 +174,7 @@ class Samples(NativeSystem):
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> np.ndarray:
         """Return one uint8 image (N, H, W, C) per seed."""
-        return sample_in_blocks(self.draw, seeds, self.image_shape)
+        return self.in_blocks(self.draw, seeds)
 
 
 class StepSamples(Samples):
@@ -184,18 +210,19 @@ class StepSamples(Samples):
             UserError: a number of steps is negative.
         """
         rungs = sorted(set(ladder))
-        stacked = sample_in_blocks(lambda filled: self._ladder(filled, rungs), seeds, (len(rungs), *self.image_shape))
+        stacked = self.in_blocks(lambda filled: self._ladder(filled, rungs), seeds, len(rungs))  # (N, rungs, H, W, C)
         return {steps: stacked[:, i] for i, steps in enumerate(rungs)}
 
     def _ladder(self, seeds: Sequence[int], rungs: Sequence[int]) -> np.ndarray:
         """One chain passes every rung: its first k steps are the chain of k steps. Returns uint8 (n, rungs, H, W, C)."""
         x = self.start(seeds)
         shape, done, found = tuple(x.shape[1:]), 0, []
-        for steps in rungs:
-            noise = lambda k, done=done: normal(self.seed, seeds, f"langevin.{done + k}", shape, self.device)
-            x = self.advance(x, noise, steps - done)
-            done = steps
-            found.append(self.show(x))
+        draw = lambda k: normal(self.seed, seeds, f"langevin.{k}", shape, self.device)
+        with ahead(draw, rungs[-1]) as noise:
+            for steps in rungs:
+                x = self.advance(x, lambda k, done=done: noise(done + k), steps - done)
+                done = steps
+                found.append(self.show(x))
         return np.stack(found, axis=1)
 
 

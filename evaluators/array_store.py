@@ -6,6 +6,9 @@
 The key holds everything that decides the rows except how many there are: row i depends on the key and on i alone. So a run that was
 killed goes on where it stopped, rows made for a smaller total are the beginning of a larger one, and a larger one serves a smaller.
 
+Where several processes work together (``vaebm.parallel``), each makes its share of what is missing. They meet in the folder, which all of
+them must see, as several machines do on a shared file system; without a folder they hand the rows to each other.
+
 Files: ``<folder>/<hash of the key>/<start>-<stop>.json`` says what the rows from start to stop are (key, and per array file, dtype,
 shape and sha256); the rows lie beside it, one .npy per array. Chunks are joined into ``0-<total>`` at the end.
 """
@@ -19,6 +22,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,9 +30,11 @@ from urllib.parse import quote
 
 import numpy as np
 
+from vaebm import parallel
 from vaebm.errors import UserError
 
 CHUNK = 200
+SHARES = 4  # chunks for each of several processes, at least: one that has less to do does not wait long for the others
 _FORMAT = 2  # of the files; part of the key, so that files of another format are simply not found
 _BLOCK = 2**24  # bytes that are hashed and written at a time
 _STALE = 24 * 3600  # seconds without a write after which a partial file is litter of a process that was killed
@@ -74,8 +80,10 @@ class ArrayStore:
         function: Callable[[int, int], Mapping[str, Any]],
         *,
         chunk: int = CHUNK,
+        unit: int = 1,
         label: str = "arrays",
         progress: Progress | None = None,
+        alone: bool = False,
     ) -> Arrays:
         """Return the first ``total`` rows, from the store where they are there, else from ``function``.
 
@@ -83,9 +91,12 @@ class ArrayStore:
             key: JSON-able; everything that decides a row besides its number.
             function: (start, stop) -> {name: array (stop - start, ...)}, at most ``chunk`` rows; the same names in the same order,
                 dtypes and shapes of a row each time. An error that it raises leaves the rows made before in the store.
-            chunk: rows between two writes; decides no row.
+            chunk: rows between two writes, rounded up to whole units; decides no row.
+            unit: rows that ``function`` makes at a time. Another batch size may choose other kernels, so chunks begin where a batch does,
+                however many processes share them.
             label: what is made, for messages.
             progress: called with (rows done, total) after each part that was found or made.
+            alone: share nothing out to other processes: the caller does.
 
         Returns:
             name -> array (total, ...); with a folder a read-only memory map, so that memory does not grow with ``total``.
@@ -93,37 +104,110 @@ class ArrayStore:
         Raises:
             UserError: the folder cannot be written.
             UserError: ``function`` broke its promise.
-            ValueError: chunk or total below 1.
+            ValueError: chunk, unit or total below 1.
             TypeError: the key is not JSON-able.
         """
-        for what, value in (("chunk", chunk), ("total", total)):
+        for what, value in (("chunk", chunk), ("unit", unit), ("total", total)):
             if value < 1:
                 raise ValueError(f"{label}: {what} must be at least 1, found {value}")
         text = _text(key)
         entry = None if self.folder is None else _Entry(self.folder, text)
-        parts: list[Arrays] = []
-        done = 0
+        make = lambda start, stop: _checked(function(start, stop), stop - start, label)
+        chunk = -(-chunk // unit) * unit
+        if alone or parallel.world_size() == 1:
+            return _compute(entry, total, make, chunk, label, progress)
+        chunk = min(chunk, max(unit, total // (SHARES * parallel.world_size()) // unit * unit))
+        made = _share_out(entry, total, make, chunk, progress)
+        # The first process joins the chunks; the others read what it has joined.
+        again = lambda start, stop: made.pop(start, None) or make(start, stop)
+        return parallel.main_first(lambda: _compute(entry, total, again, chunk, label, None))
+
+
+def _compute(
+    entry: "_Entry | None",
+    total: int,
+    make: Callable[[int, int], Arrays],
+    chunk: int,
+    label: str,
+    progress: Progress | None,
+) -> Arrays:
+    """Return rows 0 to ``total``: found, or made in chunks; a chunk is written while the next one is being made."""
+    parts: list[tuple[int, int, Arrays | Future[Arrays]]] = []
+    layout = ""
+    done = 0
+    with ThreadPoolExecutor(1) as writer:  # waits for what is being written, whatever happens here
         while done < total:
             found = None if entry is None else entry.find(done)
-            if found is None:
-                later = [] if entry is None else [start for start, _ in entry.spans() if start > done]
-                stop = min(done + chunk, total, *later)
-                found = (done, stop, _checked(function(done, stop), stop - done, label))
-                if entry is not None:
-                    found = (done, stop, entry.write(done, stop, [found[2]]))
-            start, stop, arrays = found
-            parts.append({name: rows[done - start : total - start] for name, rows in arrays.items()})
-            if _layout(parts[-1]) != _layout(parts[0]):
-                raise UserError(f"{label}: rows {done} on are {_layout(parts[-1])}, those before {_layout(parts[0])}")
+            if found is not None:
+                start, stop, arrays = found
+                parts.append(found)
+            else:
+                start, stop = done, _end(entry, done, total, chunk)
+                arrays = make(start, stop)
+                if entry is None:
+                    parts.append((start, stop, arrays))
+                else:
+                    if parts and isinstance(before := parts[-1][2], Future):
+                        before.result()  # a full disk ends the run now
+                    parts.append((start, stop, writer.submit(entry.write, start, stop, [arrays])))
+            layout = layout or _layout(arrays)
+            if _layout(arrays) != layout:
+                raise UserError(f"{label}: rows {done} on are {_layout(arrays)}, those before {layout}")
             done = min(stop, total)
             if progress is not None:
                 progress(done, total)
+    written = [(start, stop, rows.result() if isinstance(rows, Future) else rows) for start, stop, rows in parts]
+    # A part may begin before the end of the one before it, and reach beyond the total.
+    pieces, done = [], 0
+    for start, stop, arrays in written:
+        pieces.append({name: rows[done - start : total - start] for name, rows in arrays.items()})
+        done = min(stop, total)
+    if entry is None:
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    if len(pieces) > 1:
+        pieces, stop = [entry.write(0, total, pieces)], total
+    else:
+        stop = written[0][1]
+    entry.tidy(stop)
+    return pieces[0]
+
+
+def _end(entry: "_Entry | None", start: int, total: int, chunk: int) -> int:
+    """Where a chunk from ``start`` ends: where others are there already, at the latest."""
+    later = [] if entry is None else [first for first, _ in entry.spans() if first > start]
+    return min(start + chunk, total, *later)
+
+
+def _share_out(
+    entry: "_Entry | None", total: int, make: Callable[[int, int], Arrays], chunk: int, progress: Progress | None
+) -> dict[int, Arrays]:
+    """Let the processes make what is missing, each its share; return it by first row where there is no folder to keep it in."""
+    world = parallel.world_size()
+
+    def missing() -> list[tuple[int, int]]:
+        spans, start = [], 0
+        there = set() if entry is None else {row for first, last in entry.spans() for row in range(first, last)}
+        while start < total:
+            if start not in there:
+                spans.append((start, _end(entry, start, total, chunk)))
+            start = spans[-1][1] if spans and spans[-1][0] == start else start + 1
+        return spans
+
+    done = 0
+
+    def one(span: tuple[int, int]) -> tuple[int, Arrays | None]:
+        nonlocal done
+        arrays = make(*span)
+        done += world * len(next(iter(arrays.values())))  # the others are about as far
+        if progress is not None:
+            progress(min(done, total), total)
         if entry is None:
-            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        if len(parts) > 1:
-            parts, stop = [entry.write(0, total, parts)], total
-        entry.tidy(stop)
-        return parts[0]
+            return span[0], arrays
+        entry.write(*span, [arrays])
+        return span[0], None
+
+    made = parallel.in_turns(parallel.on_main(missing), one)
+    return {start: arrays for start, arrays in made if arrays is not None}
 
 
 class _Entry:

@@ -20,6 +20,7 @@ from evaluators.protocols import Images, Sampler, StepSampler
 from evaluators.sample_store import SampleStore
 from evaluators.subjects import SystemUnderTest
 from evaluators.suite import NAMED, Bench, Option
+from vaebm import parallel
 from vaebm.cli import named
 from vaebm.errors import UserError
 
@@ -76,10 +77,19 @@ def ladder(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(word) for word in words}))
 
 
-def draw(bench: Bench, dataset: str, n: int, extractors: Mapping[str, Extractor]) -> list[Drawn]:
+def draw(
+    bench: Bench,
+    dataset: str,
+    n: int,
+    extractors: Mapping[str, Extractor],
+    ready: Callable[[Drawn], object] = lambda drawn: None,
+) -> list[Drawn]:
     """Draw ``n`` images from every system asked for, those of its curve, and read what the user gave (all of it by default).
 
     What it will cost, features of ``extractors`` included, is said on stderr before anything is drawn, where progress is shown.
+
+    Args:
+        ready: called with each set of images as soon as it is there, before the next one is drawn.
 
     Raises:
         UserError: a name is given twice, an option that nothing listens to, or images that cannot be read.
@@ -95,7 +105,9 @@ def draw(bench: Bench, dataset: str, n: int, extractors: Mapping[str, Extractor]
         raise UserError("found nothing to measure: needed --systems, --checkpoint or --samples")
     if rungs and not any(isinstance(system.system, StepSampler) for system in systems.values()):
         raise UserError("--steps: no chosen system has chain steps; leave it out or add vaebm to --systems")
-    if bench.progress:
+    for each in own:
+        ready(each)
+    if bench.progress and parallel.world_size() == 1:  # timing a block takes all processes, and bars are shown by one
         print(forecast(bench, dataset, n, extractors), end="", file=sys.stderr)
     store = SampleStore(bench.folder("samples"))
     for system in systems.values():
@@ -105,9 +117,13 @@ def draw(bench: Bench, dataset: str, n: int, extractors: Mapping[str, Extractor]
             continue
         # Two systems that say nothing of themselves must not share samples.
         kept_in = store if system.fingerprint else SampleStore(None)
-        found.append(_drawn(system, n, kept_in, bench.progress))
+        made = [_drawn(system, n, kept_in, bench.progress)]
+        ready(made[0])
         if isinstance(system.system, StepSampler):
-            found += _curve(system, n, rungs, kept_in, bench.progress)
+            made += _curve(system, n, rungs, kept_in, bench.progress)
+        for each in made[1:]:
+            ready(each)
+        found += made
     return found + own
 
 
@@ -157,9 +173,14 @@ def _of_curve(system: SystemUnderTest, rungs: Sequence[int]) -> Series:
     return f"{system.name}, {rungs[-1]} steps", key, climb, len(rungs)
 
 
+def together(system: SystemUnderTest) -> int:
+    """How many images a system draws at a time; 1 where it does not say."""
+    return int(getattr(system.system, "sample_batch", 1))
+
+
 def _drawn(system: SystemUnderTest, n: int, store: SampleStore, progress: bool) -> Drawn:
     label, key, draw_some, _ = _of_system(system)
-    stored = store.images(key, n, draw_some, label=f"samples of {label}", progress=progress)
+    stored = store.images(key, n, draw_some, unit=together(system), label=f"samples of {label}", progress=progress)
     return _described(system, stored.images, stored.seconds / n)
 
 
@@ -168,7 +189,7 @@ def _curve(system: SystemUnderTest, n: int, rungs: Sequence[int], store: SampleS
     if not rungs:
         return []
     label, key, draw_some, _ = _of_curve(system, rungs)
-    stored = store.images(key, n, draw_some, label=f"samples of {label}", progress=progress)
+    stored = store.images(key, n, draw_some, unit=together(system), label=f"samples of {label}", progress=progress)
     strips = stored.images.reshape(n, len(rungs), *system.image_shape)
     per_step = stored.seconds / n / max(1, rungs[-1])
     return [_described(system, strips[:, i], per_step * steps, steps) for i, steps in enumerate(rungs)]

@@ -6,7 +6,7 @@ Systems and a user's own images are drawn or read once, their features extracted
 Reference for the paper's protocol: Xiao, Kreis, Kautz and Vahdat, VAEBM (ICLR 2021), tables 1 to 3: FID and IS of 50,000 samples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from evaluators import drawing
+from evaluators.ahead import Ahead, spare
 from evaluators.drawing import Drawn
 from evaluators.features import EXTRACTORS, load_extractor, metric_name
 from evaluators.features.extractor import Extractor
@@ -102,14 +103,26 @@ class GenerationSuite:
         metrics, dataset = _metrics(options.metrics), options.dataset or "cifar10"
         n = options.num_images or NUM_IMAGES
         extractors = _extractors(bench)
-        drawn = drawing.draw(bench, dataset, n, _available(extractors))
+        spaces = [_Space(bench, dataset, name, extractor, metrics) for name, extractor in extractors.items()]
+        with Ahead(spare(options.device)) as ahead:
+            drawn = drawing.draw(bench, dataset, n, _available(extractors), lambda each: _begin(each, spaces, ahead))
+            return self._measured(bench, dataset, n, metrics, spaces, drawn)
+
+    def _measured(
+        self,
+        bench: Bench,
+        dataset: str,
+        n: int,
+        metrics: Sequence[str],
+        spaces: Sequence["_Space"],
+        drawn: Sequence[Drawn],
+    ) -> GenerationResult:
         held_out = _held_out(bench, dataset, n)
         result = GenerationResult([])
         for each in drawn:
             if each.steps is None and each.images is not None:
                 result.samples[each.name] = np.asarray(each.images[:SHOWN])
-        for name, extractor in extractors.items():
-            space = _Space(bench, dataset, name, extractor, metrics)
+        for space in spaces:
             space.prepare(held_out)
             for each in drawn:
                 result.rows.extend(space.rows(each))
@@ -176,6 +189,13 @@ def _held_out(bench: Bench, dataset: str, n: int) -> Drawn:
     return Drawn("test images", images.images, **about)
 
 
+def _begin(drawn: Drawn, spaces: Sequence["_Space"], ahead: Ahead) -> None:
+    """Extract features of what is there while the next images are being drawn."""
+    if drawn.images is not None:
+        for space in spaces:
+            space.begin(drawn, ahead)
+
+
 class _Space:
     """One feature space: the reference in it, and the rows of everything that is measured in it."""
 
@@ -192,12 +212,19 @@ class _Space:
         self.keep = any(metric in OF_FEATURES for metric in self.metrics)
         self.reference: Reference | None = None
         self.control: FeatureSummary | None = None  # of the held-out images, where the reference needed it
+        self.begun: dict[int, Callable[[], FeatureSummary]] = {}  # by the identity of the images
 
     @property
     def extractor(self) -> Extractor:
         """The network, where :attr:`reason` is empty."""
         assert not isinstance(self.found, DataUnavailable)
         return self.found
+
+    def begin(self, drawn: Drawn, ahead: Ahead) -> None:
+        """Have the features of these images extracted, ahead of their being asked for."""
+        if not self.reason:
+            label = self._label(drawn)
+            self.begun[id(drawn.images)] = ahead.call(lambda: self._summarise(drawn.images, label, quiet=True))
 
     def prepare(self, held_out: Drawn) -> None:
         """Find the reference; a reason is kept where it cannot be had."""
@@ -246,11 +273,17 @@ class _Space:
         if isinstance(drawn.given, FeatureInput):
             self._fits(drawn.given.features.shape[1], drawn.name)
             return FeatureSummary.from_features(drawn.given.features)
-        steps = "" if drawn.steps is None else f", {drawn.steps} steps"
-        return self._summarise(drawn.images, f"{drawn.name}{steps}: {self.name}")
+        if begun := self.begun.pop(id(drawn.images), None):
+            return begun()
+        return self._summarise(drawn.images, self._label(drawn))
 
-    def _summarise(self, images: Any, label: str) -> FeatureSummary:
-        with tqdm(total=len(images), desc=label, unit="img", disable=not self.bench.progress, leave=False) as bar:
+    def _label(self, drawn: Drawn) -> str:
+        steps = "" if drawn.steps is None else f", {drawn.steps} steps"
+        return f"{drawn.name}{steps}: {self.name}"
+
+    def _summarise(self, images: Any, label: str, *, quiet: bool = False) -> FeatureSummary:
+        hidden = quiet or not self.bench.progress
+        with tqdm(total=len(images), desc=label, unit="img", disable=hidden, leave=False) as bar:
 
             def show(done: int, total: int) -> None:
                 bar.update(done - bar.n)

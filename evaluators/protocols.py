@@ -1,7 +1,7 @@
 """What a system under test must offer. Systems implement these structurally and import nothing from here."""
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,48 @@ class StepSampler(Sampler, Protocol):
 
     def sample_steps(self, seeds: Sequence[int], ladder: Sequence[int]) -> dict[int, Images]:
         """Return, for every number of steps on the ladder, what :meth:`sample` draws with so many steps (N, H, W, C)."""
+        ...
+
+
+@runtime_checkable
+class LongSampler(Sampler, Protocol):
+    """A sampler whose image is the end of :attr:`total_steps` steps that cost the same, and which can be stopped early."""
+
+    @property
+    def total_steps(self) -> int:
+        """Steps behind every image of :meth:`sample`."""
+        ...
+
+    def sample_part(self, seeds: Sequence[int], steps: int) -> Images:
+        """Return what there is after the first ``steps`` of all steps (N, H, W, C): good for timing, and for nothing else."""
+        ...
+
+
+@runtime_checkable
+class TunableSampler(Sampler, Protocol):
+    """A sampler whose recipe can be changed without loading its network again."""
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """How it samples, as on its card: ``{"steps": 16, "step_size": 8e-5}``."""
+        ...
+
+    def with_recipe(self, **changes: Any) -> Self:
+        """Return the same network under a changed recipe.
+
+        Raises:
+            UserError: an entry that the recipe does not have, or a value out of range.
+        """
+        ...
+
+
+@runtime_checkable
+class Networked(Protocol):
+    """Shows the networks that its sampling runs through, so that their evaluations can be counted."""
+
+    @property
+    def networks(self) -> Mapping[str, Any]:
+        """Torch modules by name, as they are run."""
         ...
 
 

@@ -67,6 +67,7 @@ class SampleStore:
         *,
         first: int = 0,
         chunk: int = CHUNK,
+        unit: int = 1,
         label: str = "samples",
         progress: bool = False,
     ) -> StoredImages:
@@ -77,7 +78,7 @@ class SampleStore:
             draw: numbers of images -> uint8 (len, H, W, C), C = 1 or 3; image i must not depend on the others. It gets ``chunk``
                 numbers at a time (fewer at the end) and may cut them into batches as it likes.
             first: number of the first image.
-            chunk: images between two writes.
+            chunk, unit: images between two writes, and images that ``draw`` makes at a time (see ``ArrayStore.compute``).
             label: what is drawn, for messages: ``"samples of vaebm"``.
             progress: show images done, images/s and the time left on stderr.
 
@@ -119,7 +120,8 @@ class SampleStore:
                 else:
                     bar.update(done - bar.n)
 
-            found = self._arrays.compute(_key(key, first), n, timed, chunk=chunk, label=label, progress=show)
+            how: dict[str, Any] = {"chunk": chunk, "unit": unit, "label": label, "progress": show}
+            found = self._arrays.compute(_key(key, first), n, timed, **how)
         images = found["images"]
         path = Path(images.filename) if isinstance(images, np.memmap) and images.filename else None
         return StoredImages(images, images_sha256(images), float(found["seconds"].sum()), path)

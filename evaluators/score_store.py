@@ -6,8 +6,6 @@
 How they are kept is in ``evaluators.array_store``; here is what makes an array a score.
 """
 
-import os
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 
 from evaluators.array_store import CHUNK, ArrayStore, Progress
 from evaluators.protocols import Images, Scores
+from vaebm.atomic import write_atomically
 from vaebm.errors import UserError
 
 ScoreFunction = Callable[[Images], Mapping[str, Any]]
@@ -42,6 +41,7 @@ class ScoreStore:
         *,
         label: str = "scores",
         chunk: int = CHUNK,
+        unit: int = 1,
         progress: Progress | None = None,
     ) -> dict[str, Scores]:
         """Return named scores of ``images``, from the store where they are there, else from ``score_fn``.
@@ -53,7 +53,7 @@ class ScoreStore:
                 must not depend on the others; it gets ``chunk`` images at a time (fewer at the end) and may cut them
                 into batches as it likes.
             label: what is being scored, for messages: ``"vaebm on svhn"``.
-            chunk: images between two writes.
+            chunk, unit: images between two writes, and images that ``score_fn`` takes at a time (see ``ArrayStore.compute``).
             progress: called with (images done, N) after each chunk that was found or scored.
 
         Returns:
@@ -70,23 +70,19 @@ class ScoreStore:
         def scored(start: int, stop: int) -> dict[str, Scores]:
             return _checked(score_fn(images[start:stop]), stop - start, label, start)
 
-        found = self._arrays.compute(
-            {"scores": dict(key)}, len(images), scored, chunk=chunk, label=label, progress=progress
-        )
+        how: dict[str, Any] = {"chunk": chunk, "unit": unit, "label": label, "progress": progress}
+        found = self._arrays.compute({"scores": dict(key)}, len(images), scored, **how)
         return {name: np.array(values) for name, values in found.items()}
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an uncompressed ``.npz`` atomically: readers see the old file or the whole new one. Raises: OSError."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("wb") as file:
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:  # numpy would add an ending of its own to a name
             np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    write_atomically(path, write)
 
 
 def _checked(terms: Mapping[str, Any], n: int, label: str, start: int) -> dict[str, Scores]:

@@ -16,7 +16,7 @@ from vaebm.data import ImageSet
 from vaebm.errors import UserError
 
 Option = dict[str, Any]
-LEAST = {"num_images": 0, "batch_size": 1, "threads": 0, "seed": 0}  # options of every suite
+LEAST = {"num_images": 0, "batch_size": 1, "sample_batch": 1, "threads": 0, "seed": 0}  # options of every suite
 NAMED: Option = {"type": str, "action": "append", "default": [], "metavar": "NAME=PATH"}  # repeatable
 
 
@@ -79,8 +79,9 @@ def refuse(options: Any, suites: Mapping[str, type[Suite]], chosen: Sequence[str
         UserError: one was given; of an option that nobody hears the line says which suites listen to it.
     """
     for name, least in LEAST.items():
-        if getattr(options, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: needed at least {least}")
+        value = getattr(options, name)
+        if value != "auto" and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value}: needed at least {least}")
     heard = {flag for name in chosen for flag in suites[name].options}
     for suite in suites.values():
         for flag, option in suite.options.items():

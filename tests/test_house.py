@@ -14,8 +14,13 @@ PROJECT = (*WINGS, "benchmark", "tests")
 ALLOWED = {
     "vaebm": (),
     "baselines": ("vaebm",),
-    "evaluators": ("vaebm.atomic", "vaebm.cli", "vaebm.data", "vaebm.errors", "vaebm.registry"),
-    "leaderboards": ("evaluators.measurement", "evaluators.result_file", "vaebm.errors", "vaebm.registry"),
+    "evaluators": (
+        *("vaebm.arithmetic", "vaebm.atomic", "vaebm.batching", "vaebm.cli", "vaebm.data", "vaebm.errors", "vaebm.lock"),
+        *("vaebm.parallel", "vaebm.registry"),
+    ),
+    "leaderboards": (
+        *("evaluators.measurement", "evaluators.result_file", "vaebm.atomic", "vaebm.errors", "vaebm.registry"),
+    ),
 }
 FRONT_DOOR_LINES = 200
 

@@ -1,6 +1,7 @@
 """What the command lines share: strict typed options (command line > --config file > default), one-line errors, exit code 2."""
 
 import difflib
+import errno
 import os
 import re
 import sys
@@ -10,7 +11,10 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from vaebm.atomic import FULL
 from vaebm.errors import UserError, did_you_mean
+from vaebm.interrupts import Caught, interruptible, say
+from vaebm.parallel import rank, world_size
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
@@ -35,30 +39,80 @@ def parse(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
 
 
 def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> int:
-    """Call ``main`` and turn a :class:`UserError`, a file system's refusal or a full device into one line and exit code 2; a closed pipe
-    ends quietly."""
+    """Call ``main`` and turn a :class:`UserError`, a file system's refusal, a full device or a signal into one line and an exit code.
+
+    Returns:
+        What ``main`` does; 2 for a mistake or a refusal; 130, 143 or 129 for Ctrl-C, SIGTERM or a closed terminal
+        (:mod:`vaebm.interrupts`). A closed pipe ends quietly with 0.
+    """
+    caught = Caught()
     try:
-        return main(arguments)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # no permission, no such folder, disk full: the user's to mend, where it names a file
-        if error.filename is None:
+        with interruptible(caught):
+            code = _call(main, arguments, caught)
+    except BaseException:  # an interrupt comes out of a library as anything
+        if not caught.number:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; importing torch for it would cost a second
-            raise
-        how = "needed fewer images at a time (--batch-size, or batch_size of a training)"
-        print(f"error: {str(error).splitlines()[0]} {how}", file=sys.stderr)
-        return 2
+        say(caught.number)
+        code = 130
+    return 128 + caught.number if caught.number and code == 130 else code
+
+
+def _call(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None, caught: Caught) -> int:
+    try:
+        code = main(arguments)
+        sys.stdout.flush()  # what it does not take is said now, not by Python after the end
+        return code
     except KeyboardInterrupt:
+        if caught.number:
+            raise
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if caught.number:
+            raise
+        if isinstance(error, OSError):
+            _empty_stdout()
+        if isinstance(error, BrokenPipeError):
+            return 0
+        said = _in_one_line(error)
+        if said is None:
+            raise
+        if not (getattr(error, "everywhere", False) and rank()):  # what all processes were told, the first one says
+            print(f"error: {said}", file=sys.stderr)
+        return 2
+
+
+def _empty_stdout() -> None:
+    """Where it takes nothing any more, a closed pipe or a full disk, let go what is still to be written to it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _in_one_line(error: Exception) -> str | None:
+    """What the user can mend, said for them; None for a mistake of the program."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):  # no permission, no such folder, disk full
+        if error.filename is not None:
+            return f"{error.filename}: {error.strerror or error}{_WHAT_NOW.get(error.errno or 0, '')}"
+        return f"{error.strerror}{_WHAT_NOW[error.errno]}" if error.errno in _WHAT_NOW else None
+    if (
+        isinstance(error, RuntimeError)
+        and world_size() > 1
+        and ("gloo" in str(error) or "Dist" in type(error).__name__)
+    ):
+        return "another process of this run has ended; what it said tells why"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; importing torch for it would cost a second
+        how = "needed fewer images at a time (--batch-size, or batch_size of a training)"
+        return f"{str(error).splitlines()[0]} {how}"
+    return None
+
+
+# Where no file is named, too: writing fails long after opening.
+_WHAT_NOW = dict.fromkeys(FULL, "; free some space and repeat the command (a training with --resume): what was made is kept")
+_WHAT_NOW[errno.EROFS] = "; choose another folder"
 
 
 def find_config(name: str, folder: Path) -> Path:
@@ -95,12 +149,14 @@ def named(flag: str, values: Sequence[str]) -> dict[str, str]:
 
 
 def use_device(device: str, threads: int = 0) -> None:
-    """Set the number of CPU threads (0: torch's choice) and make sure that the device is there.
+    """Set the number of CPU threads (0: torch's choice), make sure that the device is there, and turn TF32 off.
 
     Raises:
         UserError: it is not, or ``threads`` is negative.
     """
     import torch
+
+    from vaebm.arithmetic import exact
 
     if threads < 0:
         raise UserError(f"--threads {threads}: needed 0 (torch's choice) or more")
@@ -110,3 +166,4 @@ def use_device(device: str, threads: int = 0) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {device}: not available ({str(error).splitlines()[0]})") from None
+    exact()

@@ -1,27 +1,43 @@
-"""Several processes as one: who am I among how many, my share of a batch, and sums over all of them.
+"""Several processes as one: who am I among how many, and what all of them made.
 
 Every function is harmless in a single process, so callers need no second code path. Run under ``torchrun --nproc-per-node N``.
+Asking for one's rank imports no torch.
 """
 
+import atexit
 import os
-from collections.abc import Iterable
-from typing import Any
-
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+import sys
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vaebm.errors import UserError
 
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
-def start(device: str) -> torch.device:
+Job = TypeVar("Job")
+Made = TypeVar("Made")
+PATIENCE = timedelta(days=14)  # with the slowest process, whose images may take a night; torch's own limit is minutes
+
+_talk: Any = None  # the group in which processes talk to each other: on CPUs always, since what they say lies there
+
+
+def start(device: str) -> "torch.device":
     """Join the processes that torchrun started (gloo on CPU, NCCL on GPUs) and return this one's device; alone, just the device.
 
     Raises:
-        UserError: the processes of this machine outnumber its GPUs.
+        UserError: there is no such kind of device, or the processes of this machine outnumber its GPUs.
     """
+    import torch
+
+    try:
+        alone = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"--device {device}: not available ({str(error).splitlines()[0]})") from None
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or world_size() > 1:
-        return torch.device(device)
+        return alone
     from accelerate import PartialState
 
     on_cpu = device == "cpu"
@@ -30,87 +46,111 @@ def start(device: str) -> torch.device:
         raise UserError(
             f"--device {device}: found {torch.cuda.device_count()} GPUs, needed one per process: lower --nproc-per-node"
         )
-    PartialState(cpu=on_cpu)
+    from torch.distributed import PrefixStore, rendezvous
+
+    # The processes find each other in a store that outlives a restart (--max-restarts): each attempt has names of its own in it, or it
+    # would look for the dead ones.
+    store, number, of = next(rendezvous("env://"))
+    attempt = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    PartialState(cpu=on_cpu, timeout=PATIENCE, store=attempt, rank=number, world_size=of)
+    # Threads of a group that is still there when the interpreter goes end the process with an abort, now and then.
+    atexit.register(lambda: _distributed() and _distributed().destroy_process_group())
     return torch.device("cpu" if on_cpu else f"cuda:{local}")
 
 
 def world_size() -> int:
     """Number of processes that work on this run together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    dist = _distributed()
+    return dist.get_world_size() if dist else 1
 
 
 def rank() -> int:
     """This process's number among them, from 0."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    dist = _distributed()
+    return dist.get_rank() if dist else 0
 
 
-def share(n: int) -> slice:
-    """Return this process's rows of a global batch of ``n``: equal runs, in the order of the ranks."""
-    each = n // world_size()
-    return slice(rank() * each, (rank() + 1) * each)
+def gather_objects(mine: Made) -> list[Made]:
+    """Return what every process gave, in the order of the ranks, in every process. Anything that can be pickled."""
+    if world_size() == 1:
+        return [mine]
+    found: list[Any] = [None] * world_size()
+    _distributed().all_gather_object(found, mine, group=_group())
+    return found
 
 
-def check_batch(n: int, accumulate: int, flag: str) -> None:
-    """Make sure that a global batch falls into equal parts.
+def sum_arrays(*arrays: "np.ndarray") -> None:
+    """Replace numpy arrays by their sums over all processes, in place."""
+    if world_size() > 1:
+        import torch
 
-    Args:
-        n: images per update, over all processes.
-        accumulate: micro-batches per update and process.
-        flag: what to change.
+        for array in arrays:
+            _distributed().all_reduce(torch.from_numpy(array), group=_group())
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    gather_objects(None)
+
+
+def together(work: Callable[[], Made]) -> list[Made]:
+    """Call ``work`` in every process and return what each made, in the order of the ranks, in every process.
 
     Raises:
-        UserError: it does not.
+        UserError: it was raised in any of them; so nobody waits for one that has given up.
     """
-    if accumulate < 1 or n % (world_size() * accumulate):
-        raise UserError(
-            f"{flag} = {n}: needed a multiple of {world_size()} processes x {accumulate} micro-batches (accumulate)"
-        )
+    mine: Made | None = None
+    refused: UserError | None = None
+    try:
+        mine = work()
+    except UserError as error:
+        refused = error
+    found = gather_objects((mine, refused))
+    for _, reason in found:
+        if reason is not None:
+            raise reason
+    return [made for made, _ in found]  # type: ignore[misc]
 
 
-class _SumOverProcesses(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
+def on_main(work: Callable[[], Made]) -> Made:
+    """Call ``work`` in the first process and return what it made, in every process.
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        # Every process's loss depends on every process's summand.
-        total = grad.clone()
-        dist.all_reduce(total)
-        return total
+    Raises:
+        UserError: as ``work`` did.
+    """
+    return together(lambda: work() if rank() == 0 else None)[0]  # type: ignore[return-value]
 
 
-def sum_over_processes(x: Tensor) -> Tensor:
-    """Return the sum of ``x`` over all processes; differentiable, with respect to the sum of the processes' losses."""
-    if world_size() == 1:
-        return x
-    return _SumOverProcesses.apply(x)
+def main_first(work: Callable[[], Made]) -> Made:
+    """Call ``work`` in the first process and, when it is done, in the others; return what this one's call made.
+
+    Raises:
+        UserError: as ``work`` did in any process.
+    """
+    mine: list[Made] = []
+    together(lambda: mine.append(work()) if rank() == 0 else None)
+    together(lambda: mine.append(work()) if rank() != 0 else None)
+    return mine[0]
 
 
-def mean_over_processes(x: Tensor) -> Tensor:
-    """Return the mean of ``x`` over all processes; differentiable as :func:`sum_over_processes`."""
-    return sum_over_processes(x) / world_size()
+def in_turns(jobs: Sequence[Job], work: Callable[[Job], Made]) -> list[Made]:
+    """Let the processes share out ``jobs``, number i to process i mod W; return what was made of each, in order, in every process.
+
+    Raises:
+        UserError: as ``work`` did in any process.
+    """
+    done = together(lambda: [work(job) for job in jobs[rank() :: world_size()]])
+    return [done[i % len(done)][i // len(done)] for i in range(len(jobs))]
 
 
-def gather(x: Tensor) -> Tensor:
-    """Return the rows of all processes, (W N, ...), in the order of the ranks, in every process. Not differentiable."""
-    if world_size() == 1:
-        return x
-    parts = [torch.empty_like(x) for _ in range(world_size())]
-    dist.all_gather(parts, x.detach().contiguous())
-    return torch.cat(parts)
+def _group() -> Any:
+    global _talk
+    if _talk is None:
+        _talk = _distributed().new_group(backend="gloo", timeout=PATIENCE)
+    return _talk
 
 
-@torch.no_grad()
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over the processes, by one reduction of all of them."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if world_size() == 1 or not gradients:
-        return
-    flat = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(flat)
-    flat /= world_size()
-    for gradient, averaged in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(averaged.view_as(gradient))
+def _distributed() -> Any:
+    """torch.distributed where it has been started, else None."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist and dist.is_available() and dist.is_initialized() else None

@@ -9,7 +9,7 @@ weights or settings are never answered with old features.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from evaluators.features.extractor import Extractor, Heads
 from evaluators.metrics.feature_arrays import finite_features
 from evaluators.metrics.moments import GROUPS, ClassSums, GroupedMoments
 from evaluators.protocols import Images
+from vaebm import parallel
 from vaebm.errors import UserError
 
 CHUNK = 500  # images between two writes
@@ -136,20 +137,26 @@ def summarise(
     moments: dict[str, GroupedMoments] = {}
     classes: ClassSums | None = None
     kept: NDArray[np.floating] | None = None
-    for start in range(0, total, chunk):
-        part = np.ascontiguousarray(images[start : start + chunk])
-        digest.update(part.data)
 
-        def checked(first: int, last: int, part: Images = part, start: int = start) -> Heads:
+    def heads_of(part: Images, start: int) -> Heads:
+        def checked(first: int, last: int) -> Heads:
             heads = extractor.extract(part[first:last])
             about = f"features of {name} by {extractor.name}, images {start} to {start + len(part) - 1}"
             return {head: finite_features(heads[head], about) for head in wanted}
 
         key = {"images": _hash_of(part), "extractor": dict(extractor.fingerprint or {}), "heads": wanted}
-        heads = store.compute(key, len(part), checked, chunk=len(part), label=f"features of {name}")
+        return store.compute(key, len(part), checked, chunk=len(part), label=f"features of {name}", alone=True)
+
+    own = range(parallel.rank(), groups, parallel.world_size())
+    for start, heads in _in_turns(images, chunk, heads_of, kept=store.folder is not None, progress=progress):
+        part = np.ascontiguousarray(images[start : start + chunk])
+        digest.update(part.data)
+        heads = heads or heads_of(part, start)
         for head in ("features", "spatial"):
             if head in heads:
-                moments.setdefault(head, GroupedMoments(heads[head].shape[1], groups)).add(heads[head], start)
+                if head not in moments:
+                    moments[head] = GroupedMoments(heads[head].shape[1], groups, own)
+                moments[head].add(heads[head], start)
         if "logits" in heads:
             classes = classes or ClassSums(heads["logits"].shape[1], groups)
             classes.add(heads["logits"], start)
@@ -157,10 +164,38 @@ def summarise(
             if kept is None:
                 kept = np.empty((total, heads["features"].shape[1]), heads["features"].dtype)
             kept[start : start + len(part)] = heads["features"]
-        if progress is not None:
+        if progress is not None and parallel.world_size() == 1:
             progress(start + len(part), total)
+    for found in moments.values():
+        parallel.sum_arrays(found.counts, found.sums, found.grams)
     shape = tuple(map(int, images.shape[1:]))
     return FeatureSummary(total, moments["features"], moments.get("spatial"), classes, kept, digest.hexdigest(), shape)
+
+
+def _in_turns(
+    images: ImageArray,
+    chunk: int,
+    heads_of: Callable[[Images, int], Heads],
+    *,
+    kept: bool,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[int, Heads | None]]:
+    """Yield where each chunk starts. Several processes have made the features by then, each its share: kept, or handed over here."""
+    starts = range(0, len(images), chunk)
+    if parallel.world_size() == 1:
+        yield from ((start, None) for start in starts)
+        return
+    done = 0
+
+    def make(start: int) -> Heads | None:
+        nonlocal done
+        heads = heads_of(np.ascontiguousarray(images[start : start + chunk]), start)
+        done += chunk * parallel.world_size()  # the others are about as far
+        if progress is not None:
+            progress(min(done, len(images)), len(images))
+        return None if kept else heads
+
+    yield from zip(starts, parallel.in_turns(starts, make), strict=True)
 
 
 def _hash_of(*arrays: NDArray[Any]) -> str:

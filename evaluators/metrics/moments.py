@@ -39,14 +39,19 @@ class GroupedMoments:
     Memory: 8 G D^2 bytes, and as much as 128 G images of features (D = 2048, G = 20: 671 MB and 42 MB).
     """
 
-    def __init__(self, dim: int, groups: int = GROUPS) -> None:
+    def __init__(self, dim: int, groups: int = GROUPS, own: Sequence[int] | None = None) -> None:
         """Start empty.
+
+        Args:
+            own: the groups that are summed here, None is all; those of the others stay 0. Several processes that own disjoint groups and
+                see the same images hold, added up, bit for bit what one process holds that owns all of them.
 
         Raises:
             UserError: no features, or no groups.
         """
         if dim < 1 or groups < 1:
             raise UserError(f"moments: found {dim} features and {groups} groups, needed at least 1 of both")
+        self._own = range(groups) if own is None else own
         self.pivot: Vector = np.zeros(dim)
         self._counts, self._sums = np.zeros(groups, dtype=np.int64), np.zeros((groups, dim))
         self._grams = np.zeros((groups, dim, dim))
@@ -71,7 +76,7 @@ class GroupedMoments:
         if sums.ndim != 2 or grams.shape != (*sums.shape, sums.shape[1]) or pivot.shape != sums.shape[1:]:
             raise UserError(f"moments: found sums {sums.shape}, grams {grams.shape}, pivot {pivot.shape}")
         moments = cls.__new__(cls)
-        moments.pivot, moments._waiting = pivot, []
+        moments.pivot, moments._waiting, moments._own = pivot, [], range(len(counts))
         moments._counts, moments._sums, moments._grams = counts.astype(np.int64), sums, np.ascontiguousarray(grams)
         return moments
 
@@ -157,7 +162,7 @@ class GroupedMoments:
             return self
         rows, groups = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
         self._waiting = []
-        for group in range(len(self._counts)):
+        for group in self._own:
             mine = rows[groups == group]
             if len(mine):
                 self._counts[group] += len(mine)

@@ -79,12 +79,19 @@ def system_scores(
     def score_fn(images: Images) -> Mapping[str, Scores]:
         return scorer.score_terms(images) if isinstance(scorer, TermScorer) else {SCORE: scorer.score(images)}
 
-    found = answers(own_store(system, store), system_key(system), system.name, images, data_hash, score_fn, progress)
+    where, key = own_store(system, store), system_key(system)
+    found = answers(where, key, system.name, images, data_hash, score_fn, progress, batch_of(scorer))
     if isinstance(scorer, TermScorer):
         if SCORE in found:
             raise ValueError(f"{system.name}: a term may not be called {SCORE!r}, which is the name of their sum")
         found[SCORE] = weighted(found, list(found), 1.0)
     return found
+
+
+def batch_of(scorer: object) -> int:
+    """How many images a system scores at a time; 1 where it does not say."""
+    size = getattr(scorer, "batch_size", 1)
+    return size if isinstance(size, int) else 1
 
 
 def system_key(system: SystemUnderTest) -> dict[str, Any]:
@@ -121,15 +128,17 @@ def answers(
     data_hash: str,
     score_fn: ScoreFunction,
     progress: bool,
+    unit: int = 1,
 ) -> dict[str, Scores]:
-    """Let ``score_fn`` answer for the images of one set, from the store where they are there, behind a bar for ``who``."""
+    """Let ``score_fn`` answer for the images of one set, ``unit`` at a time, from the store where they are there; a bar for ``who``."""
     label = f"{who} on {images.name}"
     with tqdm(total=len(images), desc=label, unit="img", disable=not progress, leave=False) as bar:
 
         def show(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        return store.scores({**key, "data": data_hash}, images.images, score_fn, label=label, progress=show)
+        where = {**key, "data": data_hash}
+        return store.scores(where, images.images, score_fn, unit=unit, label=label, progress=show)
 
 
 def user_scored(name: str, arrays: Mapping[str, ArrayLike], data: Data) -> Scored:

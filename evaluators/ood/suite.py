@@ -23,6 +23,7 @@ from evaluators.score_files import load_scores, save_scores
 from evaluators.score_store import ScoreStore
 from evaluators.subjects import SystemUnderTest
 from evaluators.suite import NAMED, Bench, Option
+from vaebm import parallel
 from vaebm.cli import named
 from vaebm.data import DATASETS, DataUnavailable, ImageSet
 from vaebm.errors import UserError
@@ -126,7 +127,8 @@ class OODSuite:
             raise UserError("--interp: no interpolated set was chosen; leave it out, or add cifar10_interp to --ood")
         reference = _training_images(load, dataset, options.reference_images, extra)
         store = ScoreStore(bench.folder("scores"))
-        run = {"seed": options.seed, "progress": bench.progress, "out": bench.out, "scores": scores}
+        out = bench.out if parallel.rank() == 0 else None
+        run = {"seed": options.seed, "progress": bench.progress, "out": out, "scores": scores}
         return self.run(systems, in_dist, outer, store=store, extra=extra, reference=reference, **run)
 
     def run(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import TINY_ENERGY, TINY_NVAE, lively_nvae, tiny_images
 
-from vaebm import parallel
+from vaebm import parallel, reductions
 from vaebm.errors import UserError
 from vaebm.noise import seed_step
 from vaebm.nvae import NVAE
@@ -94,7 +94,7 @@ def work(folder: Path) -> None:
         restore(folder / stage / "checkpoint.pt", resumed)
         more = curve(resumed, range(UPDATES + 1, UPDATES + 3))
         results[stage] |= {"resumed": more, "unbroken": curve(task, range(UPDATES + 1, UPDATES + 3))}
-    results["gathered"] = parallel.gather(torch.tensor([[float(parallel.rank())]]))
+    results["gathered"] = reductions.gather(torch.tensor([[float(parallel.rank())]]))
     torch.save(results, folder / f"results.{parallel.rank()}")
 
 
@@ -185,8 +185,8 @@ def test_a_batch_that_does_not_split_is_refused_by_its_flag(stage: str, flag: st
 
 def test_alone_every_function_is_the_identity() -> None:
     x = torch.rand(3, 2)
-    assert (parallel.world_size(), parallel.rank(), parallel.share(6)) == (1, 0, slice(0, 6))
-    for function in (parallel.gather, parallel.sum_over_processes, parallel.mean_over_processes):
+    assert (parallel.world_size(), parallel.rank(), reductions.share(6)) == (1, 0, slice(0, 6))
+    for function in (reductions.gather, reductions.sum_over_processes, reductions.mean_over_processes):
         assert torch.equal(function(x), x)
     assert parallel.start("cpu") == torch.device("cpu")
 

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaebm.parallel import sum_over_processes, world_size
+from vaebm.parallel import world_size
+from vaebm.reductions import sum_over_processes
 
 
 class Conv2d(nn.Conv2d):

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaebm import parallel
+from vaebm import parallel, reductions
 from vaebm.energy import EnergyConfig, EnergyNetwork, data_dependent_init
 from vaebm.frozen import freeze
 from vaebm.model import VAEBM, ChainSettings
@@ -129,7 +129,7 @@ class EBMTask:
     ) -> None:
         self.training, self.device, self.batch_size = training, device, training.batch_size
         self.rate_scale = 1.0
-        parallel.check_batch(self.batch_size, training.accumulate, "ebm.batch_size")
+        reductions.check_batch(self.batch_size, training.accumulate, "ebm.batch_size")
         self.precision = Precision(training.precision, device, "ebm.precision")
         self.model = VAEBM(freeze(nvae), EnergyNetwork(energy)).to(device).to(memory_format=torch.channels_last)
         energy_net = self.model.energy
@@ -175,7 +175,7 @@ class EBMTask:
 
     def negatives(self, step: int) -> tuple[Tensor, Tensor]:
         """Run this process's chains of one update; return the negatives (N, C, H, W) and the energies of the chains' first states (N,)."""
-        training, own = self.training, parallel.share(self.batch_size)
+        training, own = self.training, reductions.share(self.batch_size)
         start = [torch.randn(self.batch_size, *shape, device=self.device)[own] for shape in self.model.state_shapes]
         share = training.buffer_probability * min(1.0, step / training.buffer_anneal)
         start[1:] = self.buffer.mix(start[1:], share)
@@ -189,7 +189,7 @@ class EBMTask:
 
     def _chains(self, start: list[Tensor], rows: slice, seed: int) -> tuple[list[Tensor], Tensor, Tensor]:
         """Run one micro-batch of chains; return their last state, its images, and the energies of the first state's."""
-        training, own = self.training, parallel.share(self.batch_size)
+        training, own = self.training, reductions.share(self.batch_size)
         generator = torch.Generator(self.device).manual_seed(seed)
         noise = lambda _: [
             torch.randn(self.batch_size, *shape, device=self.device, generator=generator)[own][rows]
@@ -213,7 +213,7 @@ class EBMTask:
     def _corrupt(self, x: Tensor) -> Tensor:
         """Corrupt this process's images as data and negatives alike are; the noise is drawn for the whole batch."""
         noise, a, n = self.training.noise, self.training.jitter, len(x) * parallel.world_size()
-        own = parallel.share(n)
+        own = reductions.share(n)
         if a:
             u = torch.rand(2, n, 1, 1, 1, device=x.device)[:, own]
             x = (x - 0.5) * (1 + a * (2 * u[0] - 1)) + 0.5 + a * (u[1] - 0.5)
@@ -221,7 +221,7 @@ class EBMTask:
 
     def step(self, step: int) -> dict[str, float]:
         training = self.training
-        positive = self._data(step)[parallel.share(self.batch_size)]
+        positive = self._data(step)[reductions.share(self.batch_size)]
         negative, first_energy = self.negatives(step)
         shown, shown_negative = self._corrupt(positive), self._corrupt(negative)
         self.optimizer.zero_grad(set_to_none=True)
@@ -239,7 +239,7 @@ class EBMTask:
             spectral = self.spectral()
             self.precision.backward(training.spectral_weight * spectral)
         norm = self._update(step)
-        energies = parallel.gather(torch.cat([torch.cat(parts), first_energy[:, None]], dim=1))  # (B, 3)
+        energies = reductions.gather(torch.cat([torch.cat(parts), first_energy[:, None]], dim=1))  # (B, 3)
         e_data, e_chain, e_start = energies.mean(0).tolist()
         spread = energies[:, 0].std().item()
         return {
@@ -256,7 +256,7 @@ class EBMTask:
 
     def _update(self, step: int) -> float:
         """Bring the processes' gradients together and take the optimiser's step; return the gradient's norm."""
-        parallel.average_gradients(self.energy.parameters())
+        reductions.average_gradients(self.energy.parameters())
         self.precision.unscale(self.optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.energy.parameters() if p.grad is not None])
         if self.training.clip:
@@ -290,7 +290,7 @@ def pixel_statistics(name: str, x: Tensor) -> dict[str, float]:
     wide = x.detach().double()
     saturated = ((x <= 0) | (x >= 1)).double()
     moments = torch.stack([wide.mean(), wide.square().mean(), saturated.mean()])
-    mean, square, saturation = parallel.mean_over_processes(moments).tolist()
+    mean, square, saturation = reductions.mean_over_processes(moments).tolist()
     return {f"{name}_mean": mean, f"{name}_std": max(square - mean**2, 0.0) ** 0.5, f"{name}_saturation": saturation}
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vaebm import parallel
+from vaebm import parallel, reductions
 
 
 class ReplayBuffer:
@@ -37,7 +37,7 @@ class ReplayBuffer:
         """
         if not self.rows:
             return list(fresh)
-        own = parallel.share(self.lanes)
+        own = reductions.share(self.lanes)
         chosen = (torch.rand(self.lanes) < share)[own]
         row = torch.randint(max(self.filled, 1), (self.lanes,))[own]
         if self.filled == 0 or not chosen.any():
@@ -67,7 +67,7 @@ class ReplayBuffer:
         """Take this process's lanes; the number of processes may have changed."""
         self.filled, self.next = state["filled"], state["next"]
         for store, saved in zip(self.stored, state["stored"], strict=True):
-            store.copy_(saved[:, parallel.share(self.lanes)])
+            store.copy_(saved[:, reductions.share(self.lanes)])
 
 
 def _all_lanes(store: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaebm import parallel
+from vaebm import reductions
 from vaebm.noise import normal
 from vaebm.nvae import NVAE
 from vaebm.training.batches import Batches, to_uint8, to_unit
@@ -162,7 +162,7 @@ class VAETask:
         self.batches = Batches(images, training.batch_size, seed, flip=training.flip)
         self.training = training = training.in_updates(len(images))
         self.batch_size, self.rate_scale = training.batch_size, 1.0
-        parallel.check_batch(self.batch_size, training.accumulate, "vae.batch_size")
+        reductions.check_batch(self.batch_size, training.accumulate, "vae.batch_size")
         self.precision = Precision(training.precision, device, "vae.precision")
         self.optimizer = torch.optim.Adamax(
             vae.parameters(),
@@ -187,7 +187,7 @@ class VAETask:
         """beta sum_l gamma_l KL_l of a part of the batch, (N,)."""
         if beta == 1 or self.training.kl_balance == "off":
             return beta * kl.sum(1)
-        means = parallel.mean_over_processes(kl.detach().abs().mean(0))
+        means = reductions.mean_over_processes(kl.detach().abs().mean(0))
         return beta * balance_kl(kl, self.factors, self.offset, means)
 
     def _regularisers(self, beta: float) -> Tensor:
@@ -201,7 +201,7 @@ class VAETask:
 
     def step(self, step: int) -> dict[str, float]:
         training, beta = self.training, self.training.beta(step)
-        own = parallel.share(self.batch_size)
+        own = reductions.share(self.batch_size)
         x = to_unit(self.batches[step][own].to(self.device)).contiguous(memory_format=torch.channels_last)
         eps = [torch.randn(self.batch_size, *s, device=self.device)[own] for s in self.vae.latent_shapes]
         self.vae.train()
@@ -220,7 +220,7 @@ class VAETask:
         if regulariser.requires_grad:
             self.precision.backward(regulariser)
         norm = self._update(step)
-        loss, log_px, kl = (parallel.mean_over_processes(value) for value in (loss, log_px, kl))
+        loss, log_px, kl = (reductions.mean_over_processes(value) for value in (loss, log_px, kl))
         return {
             "loss": (loss + regulariser.detach()).item(),
             "elbo": (log_px - kl.sum()).item(),
@@ -232,7 +232,7 @@ class VAETask:
 
     def _update(self, step: int) -> float:
         """Bring the processes' gradients together and take the optimiser's step; return the gradient's norm."""
-        parallel.average_gradients(self.vae.parameters())
+        reductions.average_gradients(self.vae.parameters())
         self.precision.unscale(self.optimizer)
         gradients = [p.grad for p in self.vae.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)

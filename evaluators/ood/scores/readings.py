@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from evaluators.ood.data import Data
-from evaluators.ood.scoring import SCORE, Scored, answers, own_store, system_key, system_scores
+from evaluators.ood.scoring import SCORE, Scored, answers, batch_of, own_store, system_key, system_scores
 from evaluators.protocols import Images, Scorer, Scores
 from evaluators.score_store import ScoreStore
 from evaluators.subjects import SystemUnderTest
@@ -100,7 +100,7 @@ class Readings:
         subject = self.systems[system]
         key = {**system_key(subject), "question": question, **settings}
         label = f"{system}, {question.replace('_', ' ')}"
-        return self._answers(key, label, answer, own_store(subject, self._store))
+        return self._answers(key, label, answer, own_store(subject, self._store), batch_of(subject.system))
 
     def of_images(self, key: Mapping[str, Any], label: str, function: Callable[[Images], Scores]) -> dict[str, Scores]:
         """A number of every image of every set that no system decides: data set -> float64 (N,).
@@ -111,12 +111,17 @@ class Readings:
         return self._answers(dict(key), label, function, self._store)
 
     def _answers(
-        self, key: dict[str, Any], label: str, function: Callable[[Images], Scores], store: ScoreStore
+        self,
+        key: dict[str, Any],
+        label: str,
+        function: Callable[[Images], Scores],
+        store: ScoreStore,
+        unit: int = 1,
     ) -> dict[str, Scores]:
         ask = lambda images: {SCORE: function(images)}
         hashes = self.data.hashes
         return {
-            dataset: answers(store, key, label, images, hashes[dataset], ask, self._progress)[SCORE]
+            dataset: answers(store, key, label, images, hashes[dataset], ask, self._progress, unit)[SCORE]
             for dataset, images in self.data.sets.items()
         }
 
