@@ -1,5 +1,10 @@
 """Train a baseline: ``python -m baselines train glow --config mini-cifar10 --out runs/glow``."""
 
+if __name__ == "__main__":  # the imports below take a moment
+    from vaebm.interrupts import watch
+
+    watch()
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -48,6 +53,7 @@ def _train(options: argparse.Namespace) -> int:
     from baselines.training.config import read_config
     from baselines.training.run import train
     from vaebm.data import load_images
+    from vaebm.lock import locked
 
     config = read_config(options.kind, options.config)
     if options.steps is not None:
@@ -63,25 +69,26 @@ def _train(options: argparse.Namespace) -> int:
     command = f"python -m baselines train {options.kind} --config {Path(options.config).name} --seed {options.seed}"
     if options.steps is not None:
         command += f" --steps {options.steps}"
-    path = train(
-        config,
-        data.images,
-        options.out,
-        labels=data.labels,
-        command=command,
-        seed=options.seed,
-        device=options.device,
-        resume=options.resume,
-        progress=not options.no_progress,
-    )
-    if path is None:
-        return 1
+    with locked(options.out, "--out"):
+        path = train(
+            config,
+            data.images,
+            options.out,
+            labels=data.labels,
+            command=command,
+            seed=options.seed,
+            device=options.device,
+            resume=options.resume,
+            progress=not options.no_progress,
+        )
+    if path is None:  # interrupted, unless the guard stopped it with nothing healthy to export
+        return 1 if (options.out / "stopped.txt").is_file() else 130
     print(path)
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0 when done, 1 when the run stopped without a result, 2 on a user's mistake."""
+    """Run the command line; return 0 when done, 1 when the run stopped without a result, 2 on a user's mistake, or a signal's code."""
     return run(_main, arguments)
 
 

@@ -55,7 +55,7 @@ class Adapter:
             UserError: the images are of another kind, there is no memory for a single one, or the networks cannot be compiled.
         """
         check_images(images, self.image_shape)
-        with numerics.computing(self):
+        with numerics.computing(self, samples=False):
             if self.batch_size == "auto":
                 if len(images) <= PROBED[-1]:  # too few to choose by
                     return map_batches(function, images, PROBED[-1])[0]
@@ -73,7 +73,7 @@ class Adapter:
             UserError: there is no memory for a block (a smaller one would give other bytes, so none is tried), or the networks cannot be
                 compiled.
         """
-        with numerics.computing(self):
+        with numerics.computing(self, samples=True):
             try:
                 return sample_in_blocks(draw, seeds, (*ladder, *self.image_shape), self.sample_batch)
             except (MemoryError, RuntimeError) as error:

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from baselines.system import Samples, Scores
 from vaebm.errors import UserError, did_you_mean
-from vaebm.noise import normal, uniform
+from vaebm.noise import ahead, normal, uniform
 from vaebm.training.batches import to_uint8
 
 # The U-Net for CIFAR-10, in the settings of diffusers.UNet2DModel: attention at 16x16, one head.
@@ -195,6 +195,10 @@ class DDPMSystem(Scores, Samples):
     def __init__(self, network: Any, recipe: Any = None, **about: Any) -> None:
         self.alpha_bar = network.architecture.alpha_bar
         super().__init__(network, recipe, **about)
+
+    def use(self, recipe: Any) -> None:
+        """See :class:`~baselines.system.NativeSystem`; the chain has no more steps than the network knows times."""
+        super().use(recipe)
         for name in ("steps", "vlb_steps"):
             if self.recipe[name] > len(self.alpha_bar):
                 raise UserError(
@@ -246,17 +250,45 @@ class DDPMSystem(Scores, Samples):
         kl = 0.5 * (ratio - 1 - math.log(ratio) + step.x0_weight**2 / variance * (x - x_0) ** 2)
         return kl.sum(dim=(1, 2, 3))
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of the reverse chain behind an image."""
+        return self.settings.steps
+
     def draw(self, seeds: Sequence[int]) -> np.ndarray:
         """Run one reverse chain per seed (the paper's algorithm 2); return uint8 (n, H, W, C)."""
+        return self._draw(seeds, self.settings.steps)
+
+    @torch.no_grad()
+    def sample_part(self, seeds: Sequence[int], steps: int) -> np.ndarray:
+        """Return the chains after the first ``steps`` of their :attr:`total_steps`, uint8 (N, H, W, C): to time them, not to look at."""
+        draw = lambda filled: self._draw(filled, self.settings.steps, most=steps)
+        return self.in_blocks(draw, seeds)
+
+    @torch.no_grad()
+    def sample_steps(self, seeds: Sequence[int], ladder: Sequence[int]) -> dict[int, np.ndarray]:
+        """Return, for every number of steps on the ladder, the images of a chain of so many, evenly spaced times of all (N, H, W, C).
+
+        Raises:
+            UserError: a number of steps is below 1 or above T.
+        """
+        for steps in ladder:
+            if not 1 <= steps <= len(self.alpha_bar):
+                raise UserError(f"{self.kind}: a chain of {steps} steps, needed 1 to {len(self.alpha_bar)}")
+        draw = lambda steps: lambda filled: self._draw(filled, steps)
+        return {steps: self.in_blocks(draw(steps), seeds) for steps in sorted(set(ladder))}
+
+    def _draw(self, seeds: Sequence[int], steps: int, most: int | None = None) -> np.ndarray:
         height, width, channels = self.image_shape
         shape = (channels, height, width)
         x = normal(self.seed, seeds, "x_T", shape, self.device)
-        times = respaced(len(self.alpha_bar), self.settings.steps)
-        for t, s in zip(times, [*times[1:], -1], strict=True):
-            step = step_of(self.alpha_bar, t, s)
-            x_0 = step.clean(x, self.network(x, t), self.settings.clip)
-            x = step.x0_weight * x_0 + step.x_weight * x
-            if s >= 0:
-                noise = normal(self.seed, seeds, f"chain.{t}", shape, self.device)
-                x = x + math.sqrt(step.variance(self.settings.variance)) * noise
+        times = respaced(len(self.alpha_bar), steps)
+        draw = lambda k: normal(self.seed, seeds, f"chain.{times[k]}", shape, self.device)
+        with ahead(draw, len(times) - 1) as noise:
+            for k, (t, s) in enumerate(list(zip(times, [*times[1:], -1], strict=True))[:most]):
+                step = step_of(self.alpha_bar, t, s)
+                x_0 = step.clean(x, self.network(x, t), self.settings.clip)
+                x = step.x0_weight * x_0 + step.x_weight * x
+                if s >= 0:
+                    x = x + math.sqrt(step.variance(self.settings.variance)) * noise(k)
         return to_uint8((x + 1) / 2)

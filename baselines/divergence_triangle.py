@@ -187,6 +187,11 @@ class DivergenceTriangleSystem(Scores, Samples):
     kind = "divergence_triangle"
     Architecture, Network, Recipe = DivergenceTriangleArchitecture, DivergenceTriangle, DivergenceTriangleRecipe
 
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The network that samples run through, by name."""
+        return {"generator": self.network.generator}
+
     def describe_score(self) -> dict[str, Any]:
         joint = self.network.architecture.energy == "joint"
         return {

@@ -22,7 +22,7 @@ from baselines.backbones.wide_resnet import WideResNet, WideResNetArchitecture
 from baselines.igebm import langevin
 from baselines.system import Samples, Scores
 from vaebm.errors import UserError, did_you_mean
-from vaebm.noise import normal, uniform
+from vaebm.noise import ahead, normal, uniform
 from vaebm.training.batches import to_uint8
 
 SCORES = {
@@ -100,9 +100,8 @@ class ClassifierScores(Scores):
     @torch.no_grad()
     def classify(self, images: np.ndarray) -> np.ndarray:
         """Return p(y|x), float64 (N, classes), of uint8 images (N, H, W, C)."""
-        found = [
-            self.network(pixels / 127.5 - 1).double().softmax(1).cpu().numpy() for pixels, _ in self._parts(images)
-        ]
+        probabilities = lambda part: self.network(self.keyed(part)[0] / 127.5 - 1).double().softmax(1).cpu().numpy()
+        found = self.in_batches(probabilities, images)
         return np.concatenate([np.empty((0, self.network.architecture.classes)), *found])
 
 
@@ -136,5 +135,6 @@ class JEMSystem(ClassifierScores, Samples):
         height, width, channels = self.image_shape
         shape = (channels, height, width)
         x = 2 * uniform(self.seed, seeds, "x_0", shape, self.device) - 1
-        noise = lambda k: normal(self.seed, seeds, f"langevin.{k}", shape, self.device)
-        return to_uint8((run_chains(self.network, x, noise, self.settings) + 1) / 2)
+        draw = lambda k: normal(self.seed, seeds, f"langevin.{k}", shape, self.device)
+        with ahead(draw, self.settings.steps) as noise:
+            return to_uint8((run_chains(self.network, x, noise, self.settings) + 1) / 2)

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from baselines.backbones.dcgan import ConvGenerator
-from baselines.common import check_images
 from baselines.igebm import langevin
 from baselines.system import Samples, Scores
 from vaebm.errors import UserError
@@ -133,6 +132,11 @@ class LEBMSystem(Scores, Samples):
     Architecture, Network, Recipe = LEBMArchitecture, LEBM, LEBMRecipe
     score_options = ("posterior_steps", "posterior_step_size")
 
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks that samples run through, by name."""
+        return {"prior": self.network.prior, "generator": self.network.generator}
+
     def describe_score(self) -> dict[str, Any]:
         recipe = self.settings
         return {
@@ -148,8 +152,7 @@ class LEBMSystem(Scores, Samples):
     @torch.no_grad()
     def score_terms(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return log p(x | z) and log p(z) + log Z, each float64 (N,), of uint8 images (N, H, W, C); the score is their sum."""
-        check_images(images, self.image_shape)
-        parts = [self._terms(pixels, keys) for pixels, keys in self._parts(images)]
+        parts = self.in_batches(lambda part: self._terms(*self.keyed(part)), images)
         none = [np.empty(0)]
         return {
             name: np.concatenate(none + [part[name].cpu().numpy() for part in parts])

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from baselines.backbones.refinenet import RefineNet
-from baselines.common import batches, check_images
 from baselines.system import Samples
 from vaebm.errors import UserError
-from vaebm.noise import normal, uniform
+from vaebm.noise import ahead, normal, uniform
 from vaebm.training.batches import to_uint8
 
 
@@ -61,6 +60,7 @@ def annealed_langevin(
     step_lr: float,
     steps_per_level: int,
     denoise: bool,
+    most: int | None = None,
 ) -> Tensor:
     """Run x <- x + a_i s(x, i) + sqrt(2 a_i) n, a_i = step_lr (sigma_i / sigma_L)^2, some steps at each level i = 0, ..., L - 1.
 
@@ -71,16 +71,18 @@ def annealed_langevin(
         sigmas: sigma_0 > ... > sigma_{L-1}.
         denoise: end with x <- x + sigma_L^2 s(x, L - 1), the mean of the clean image given the noisy one (Tweedie); Jolicoeur-Martineau
             et al., "Adversarial score matching and improved sampling for image generation", https://arxiv.org/abs/2009.05475.
+        most: stop after so many steps, the denoising one counted as the last.
 
     Returns:
         Where the chains end, (N, ...).
     """
-    last = len(sigmas) - 1
-    for i, sigma in enumerate(sigmas):
-        a = step_lr * (sigma / sigmas[-1]) ** 2
-        for k in range(steps_per_level):
-            x = x + a * score(x, i) + (2 * a) ** 0.5 * noise(i, k)
-    return x + sigmas[-1] ** 2 * score(x, last) if denoise else x
+    steps = [(i, k) for i in range(len(sigmas)) for k in range(steps_per_level)]
+    for i, k in steps[:most]:
+        a = step_lr * (sigmas[i] / sigmas[-1]) ** 2
+        x = x + a * score(x, i) + (2 * a) ** 0.5 * noise(i, k)
+    if denoise and (most is None or most > len(steps)):
+        x = x + sigmas[-1] ** 2 * score(x, len(sigmas) - 1)
+    return x
 
 
 @dataclass(frozen=True)
@@ -136,27 +138,59 @@ class NCSNSystem(Samples):
             "estimator": "the network at its lowest noise level, x = bytes / 255 without noise",
         }
 
+    @property
+    def total_steps(self) -> int:
+        """Evaluations of the network behind an image: those of all levels, and the denoising one."""
+        return len(self.sigmas) * self.settings.steps_per_level + self.settings.denoise
+
     def draw(self, seeds: Sequence[int]) -> np.ndarray:
         """Run one chain per seed; return uint8 (n, H, W, C)."""
+        return self._draw(seeds)
+
+    @torch.no_grad()
+    def sample_part(self, seeds: Sequence[int], steps: int) -> np.ndarray:
+        """Return the chains after the first ``steps`` of their :attr:`total_steps`, uint8 (N, H, W, C): to time them, not to look at."""
+        draw = lambda filled: self._draw(filled, most=steps)
+        return self.in_blocks(draw, seeds)
+
+    @torch.no_grad()
+    def sample_steps(self, seeds: Sequence[int], ladder: Sequence[int]) -> dict[int, np.ndarray]:
+        """Return, for every number of steps on the ladder, the images of a chain of so many, spread evenly over the levels (N, H, W, C).
+
+        Raises:
+            UserError: a number of steps is no multiple of the number of levels.
+        """
+        levels = len(self.sigmas)
+        for steps in ladder:
+            if steps < 0 or steps % levels:
+                raise UserError(
+                    f"{self.kind}: a chain of {steps} steps, needed a multiple of its {levels} noise levels"
+                )
+        draw = lambda steps: lambda filled: self._draw(filled, steps_per_level=steps // levels)
+        return {steps: self.in_blocks(draw(steps), seeds) for steps in sorted(set(ladder))}
+
+    def _draw(self, seeds: Sequence[int], **changed: Any) -> np.ndarray:
         height, width, channels = self.image_shape
         shape = (channels, height, width)
         x = uniform(self.seed, seeds, "x_0", shape, self.device)
-        noise = lambda i, k: normal(self.seed, seeds, f"langevin.{i}.{k}", shape, self.device)
-        recipe = {name: self.recipe[name] for name in ("step_lr", "steps_per_level", "denoise")}
-        x = annealed_langevin(self._score, x, noise, self.sigmas, **recipe)
+        recipe = {name: self.recipe[name] for name in ("step_lr", "steps_per_level", "denoise")} | changed
+        each = recipe["steps_per_level"]
+        draw = lambda n: normal(self.seed, seeds, f"langevin.{n // each}.{n % each}", shape, self.device)
+        with ahead(draw, each * len(self.sigmas)) as noise:
+            x = annealed_langevin(self._score, x, lambda i, k: noise(i * each + k), self.sigmas, **recipe)
         return to_uint8(x)
 
     @torch.no_grad()
     def score_gradient_norm(self, images: np.ndarray) -> np.ndarray:
         """Return ||s(x, sigma_min)||, float64 (N,), of uint8 images (N, H, W, C), x = bytes / 255: the Euclidean norm of the model's
         estimate of d log p / d x at the lowest noise level; lower is more in-distribution."""
-        check_images(images, self.image_shape)
-        found = [np.empty(0)]
-        for part in batches(images, self.batch_size):
+
+        def norms(part: np.ndarray) -> np.ndarray:
             x = torch.from_numpy(part.transpose(0, 3, 1, 2).copy()).to(self.device).float() / 255
             score = self._score(x, self.network.architecture.levels - 1)
-            found.append(score.double().flatten(1).norm(dim=1).cpu().numpy())
-        return np.concatenate(found)
+            return score.double().flatten(1).norm(dim=1).cpu().numpy()
+
+        return np.concatenate([np.empty(0), *self.in_batches(norms, images)])
 
     def _score(self, x: Tensor, level: int) -> Tensor:
         return self.network(x, torch.full((len(x),), level, device=x.device))

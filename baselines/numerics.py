@@ -5,12 +5,13 @@ networks end in, energies, logits and parameters of densities, and all sums over
 10 bits of the factors of float32 products.
 
 Compilation (torch.compile) fuses what lies between two products. Each network, or each cell of an NVAE, is compiled by itself and for the
-shapes that it meets, never for any shape: a graph for all sizes could round a sample otherwise than the one for its own.
+shapes that it meets, never for any shape: a graph for all sizes could round a sample otherwise than the one for its own. On CPUs only
+scores run through compiled networks: chains gain nothing there, or lose (``benchmarks/numerics.py``).
 """
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -64,13 +65,18 @@ def apply(system: Any, *, dtype: str = "float32", compile: bool = False, sample_
 
 
 @contextmanager
-def computing(system: Any) -> Iterator[None]:
-    """The context in which the networks of ``system`` compute.
+def computing(system: Any, *, samples: bool) -> Iterator[None]:
+    """The context in which the networks of ``system`` compute scores, or samples.
 
     Raises:
         UserError: a network cannot be compiled.
     """
-    with arithmetic(system.dtype, system.device), translated(system.kind) if system.compiled else nullcontext():
+    with ExitStack() as entered:
+        entered.enter_context(arithmetic(system.dtype, system.device))
+        if system.compiled:
+            entered.enter_context(translated(system.kind))
+            if samples and torch.device(system.device).type == "cpu":
+                entered.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
 

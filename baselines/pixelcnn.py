@@ -121,8 +121,10 @@ class PixelCNN(nn.Module):
         return self.mixture(x).log_prob(x).sum(dim=(1, 2))
 
     @torch.no_grad()
-    def sample(self, u: Tensor, temperature: float = 1.0) -> Tensor:
+    def sample(self, u: Tensor, temperature: float = 1.0, rows: int | None = None) -> Tensor:
         """Draw x (N, C, H, W) in [-1, 1], pixel by pixel, from u (N, 1 + C, H, W) in [0, 1); see :meth:`PixelMixture.sample`.
+
+        With ``rows`` only the first ones are drawn, and the others are 0.
 
         The vertical stream is computed a row at a time and the horizontal one a pixel at a time. Of the first, a row needs
         only what entered each layer's convolution in the row above; of the second, a pixel only what did so to its left.
@@ -136,7 +138,7 @@ class PixelCNN(nn.Module):
         first, last = dense(self.horizontal), dense(self.last)
         blocks = [(dense(layer.horizontal), dense(layer.horizontal_gate.conv)) for layer in self.layers]
         above = [u.new_zeros(n, filters, 1, width + 2) for _ in self.layers]
-        for row in range(height):
+        for row in range(height)[:rows]:
             v = self.vertical(canvas[:, :, row : row + REACH])  # (N, F, 1, W)
             across = []
             for i, layer in enumerate(self.layers):
@@ -264,6 +266,9 @@ class PixelCNNSystem(Scores, Samples):
 
     kind = "pixelcnn"
     gradient_note = "values taken as continuous"
+    evaluation_note = (
+        "a call sees one row of the image: all calls together cost about what one pass over the image does"
+    )
     Architecture, Network, Recipe = PixelCNNArchitecture, PixelCNN, PixelCNNSampling
 
     def describe_score(self) -> dict[str, Any]:
@@ -274,9 +279,23 @@ class PixelCNNSystem(Scores, Samples):
         """Return log p(x) in nats (n,): a probability, not a density."""
         return self.network.log_prob(quantise(pixels, self.network.architecture.bits))
 
+    @property
+    def total_steps(self) -> int:
+        """Rows of an image: each takes one call of the vertical stream, and as many of the horizontal one as it has pixels."""
+        return self.image_shape[0]
+
     def draw(self, seeds: Sequence[int]) -> np.ndarray:
         """Draw one image per seed, pixel by pixel; return uint8 (n, H, W, C)."""
+        return self._draw(seeds)
+
+    @torch.no_grad()
+    def sample_part(self, seeds: Sequence[int], steps: int) -> np.ndarray:
+        """Return images of which the first ``steps`` rows are drawn, uint8 (N, H, W, C): to time them, not to look at."""
+        draw = lambda filled: self._draw(filled, steps)
+        return self.in_blocks(draw, seeds)
+
+    def _draw(self, seeds: Sequence[int], rows: int | None = None) -> np.ndarray:
         height, width, channels = self.image_shape
         u = uniform(self.seed, seeds, "pixels", (1 + channels, height, width), self.device)
-        x = self.network.sample(u, self.settings.temperature)
+        x = self.network.sample(u, self.settings.temperature, rows)
         return ((x + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -8,6 +8,8 @@ SUITES = Registry(
         "ood": "evaluators.ood:OODSuite",
         "generation": "evaluators.generation:GenerationSuite",
         "modes": "evaluators.modes:ModesSuite",
+        "speed": "evaluators.speed:SpeedSuite",
+        "tradeoff": "evaluators.tradeoff:TradeoffSuite",
     },
     group="vaebm.suites",
 )

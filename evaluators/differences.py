@@ -20,6 +20,8 @@ VERDICTS = (
     *("empty on one side", "another protocol", "only stored", "only again"),
 )
 IDENTICAL, TIME, EQUAL, INSIDE, OUTSIDE, REASON, EMPTY, PROTOCOL, STORED, AGAIN = VERDICTS
+# How metrics begin that tell of the machine as much as of the system.
+OF_THE_MACHINE = ("seconds", "speedup_over_", "peak_memory")
 _SHOWN = 40  # rows of the table
 _ABSENT = "(not recorded)"
 
@@ -166,7 +168,7 @@ def _verdict(stored: Measurement, again: Measurement, other_protocol: bool) -> s
         return PROTOCOL
     if stored.value is None or again.value is None:
         return IDENTICAL if stored.note == again.note else REASON
-    if stored.metric.startswith("seconds"):
+    if stored.metric.startswith(OF_THE_MACHINE):
         return TIME
     one, other = (stored.value, stored.low, stored.high), (again.value, again.low, again.high)
     if one == other:

@@ -16,7 +16,7 @@ from evaluators.forecast import forecast as make_forecast
 from evaluators.inputs import FeatureInput, ImageInput, StatisticsInput, read_input
 from evaluators.measurement import Measurement
 from evaluators.metrics.intervals import Estimate
-from evaluators.protocols import Images, Sampler, StepSampler
+from evaluators.protocols import Images, LongSampler, Sampler, StepSampler
 from evaluators.sample_store import SampleStore
 from evaluators.subjects import SystemUnderTest
 from evaluators.suite import NAMED, Bench, Option
@@ -32,7 +32,8 @@ OPTIONS: Mapping[str, Option] = {
     "--steps": {
         "type": str,
         "default": "",
-        "help": "numbers of chain steps with commas: their curve for every system that has steps, e.g. 0,2,4,8,16",
+        "help": "numbers of chain steps with commas: their curve for every system that has steps, e.g. 0,2,4,8,16 "
+        "(tradeoff without it: 0, 1/4, 1/2, 1 and 2 times each system's own)",
     },
     "--dry-run": {"action": "store_true", "default": False, "help": "print what the run would cost, and stop"},
 }
@@ -111,7 +112,7 @@ def draw(
         print(forecast(bench, dataset, n, extractors), end="", file=sys.stderr)
     store = SampleStore(bench.folder("samples"))
     for system in systems.values():
-        reason = _unfit(system, dataset)
+        reason = unfit(system, dataset)
         if reason:
             found.append(Drawn(system.name, size=system.size, fingerprint=system.fingerprint, reason=reason))
             continue
@@ -127,7 +128,8 @@ def draw(
     return found + own
 
 
-def _unfit(system: SystemUnderTest, dataset: str) -> str:
+def unfit(system: SystemUnderTest, dataset: str) -> str:
+    """Return why no samples of a data set can be drawn from a system; empty where they can."""
     if system.reason or not isinstance(system.system, Sampler):
         return system.reason or "has no sampler"
     if system.dataset and system.dataset != dataset:  # a good sample of another distribution would look like a bad one
@@ -153,12 +155,13 @@ def _look(extractor: Extractor, images: Images, start: int, stop: int) -> None:
 Series = tuple[str, dict[str, Any], Callable[[Sequence[int]], Images], int]
 
 
-def _of_system(system: SystemUnderTest) -> Series:
+def of_system(system: SystemUnderTest) -> Series:
+    """Return how the samples of a system are drawn."""
     assert isinstance(system.system, Sampler)
     return system.name, {"system": system.fingerprint, "sampling": system.sampling}, system.system.sample, 1
 
 
-def _of_curve(system: SystemUnderTest, rungs: Sequence[int]) -> Series:
+def of_curve(system: SystemUnderTest, rungs: Sequence[int]) -> Series:
     """One pass of the chain for all rungs, whose images are stacked on top of each other."""
     sampler = system.system
     assert isinstance(sampler, StepSampler)
@@ -179,19 +182,20 @@ def together(system: SystemUnderTest) -> int:
 
 
 def _drawn(system: SystemUnderTest, n: int, store: SampleStore, progress: bool) -> Drawn:
-    label, key, draw_some, _ = _of_system(system)
+    label, key, draw_some, _ = of_system(system)
     stored = store.images(key, n, draw_some, unit=together(system), label=f"samples of {label}", progress=progress)
     return _described(system, stored.images, stored.seconds / n)
 
 
 def _curve(system: SystemUnderTest, n: int, rungs: Sequence[int], store: SampleStore, progress: bool) -> list[Drawn]:
-    """The seconds of a rung are its share of the longest chain's."""
+    """The seconds of a rung are its share of all steps that were made: of one chain through all rungs, or of one for each."""
     if not rungs:
         return []
-    label, key, draw_some, _ = _of_curve(system, rungs)
+    label, key, draw_some, _ = of_curve(system, rungs)
     stored = store.images(key, n, draw_some, unit=together(system), label=f"samples of {label}", progress=progress)
     strips = stored.images.reshape(n, len(rungs), *system.image_shape)
-    per_step = stored.seconds / n / max(1, rungs[-1])
+    made = sum(rungs) if isinstance(system.system, LongSampler) else rungs[-1]
+    per_step = stored.seconds / n / max(1, made)
     return [_described(system, strips[:, i], per_step * steps, steps) for i, steps in enumerate(rungs)]
 
 
@@ -251,11 +255,11 @@ def forecast(bench: Bench, dataset: str, n: int, extractors: Mapping[str, Extrac
     parts, rungs, images = [], ladder(bench.options.steps), None
     sets = len(bench.options.samples) * n
     for system in bench.load_systems(dataset).values():
-        if _unfit(system, dataset):
+        if unfit(system, dataset):
             continue
-        series = [_of_system(system)]
+        series = [of_system(system)]
         if rungs and isinstance(system.system, StepSampler):
-            series.append(_of_curve(system, rungs))
+            series.append(of_curve(system, rungs))
         for label, key, draw_some, rows in series:
             first = (store if system.fingerprint else SampleStore(None)).images(key, BLOCK, draw_some, label=label)
             images = first.images if rows == 1 else images

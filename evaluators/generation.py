@@ -6,28 +6,20 @@ Systems and a user's own images are drawn or read once, their features extracted
 Reference for the paper's protocol: Xiao, Kreis, Kautz and Vahdat, VAEBM (ICLR 2021), tables 1 to 3: FID and IS of 50,000 samples.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
-from tqdm import tqdm
 
-from evaluators import drawing
+from evaluators import drawing, spaces
 from evaluators.ahead import Ahead, spare
-from evaluators.drawing import Drawn
-from evaluators.features import EXTRACTORS, load_extractor, metric_name
-from evaluators.features.extractor import Extractor
-from evaluators.features.references import bundled_reference
-from evaluators.features.summary import FeatureSummary, summarise
-from evaluators.inputs import FeatureInput, StatisticsInput, read_input
 from evaluators.measurement import Measurement
 from evaluators.pixels import nearest_images, pixel_rows
 from evaluators.protocols import Images
-from evaluators.quality import METRICS, OF_FEATURES, Quality, Reference, measure_quality
+from evaluators.quality import METRICS
+from evaluators.spaces import Space
 from evaluators.suite import Bench, Option
-from vaebm.data import DATASETS, DataUnavailable, ImageSet
 from vaebm.errors import UserError, did_you_mean
 
 NUM_IMAGES = 2000  # per system, unless told otherwise; the paper's protocol is 50,000
@@ -57,28 +49,12 @@ class GenerationSuite:
     needs: ClassVar[tuple[str, ...]] = ("sampler", "features")
     options: ClassVar[Mapping[str, Option]] = {
         **drawing.OPTIONS,
-        "--features": {
-            "type": str,
-            "default": "cifar10net",
-            "help": "feature spaces with commas: inception (FID, KID, IS), cifar10net, dinov2_vitb14, ..., module:callable",
-        },
+        **spaces.OPTIONS,
         "--metrics": {
             "type": str,
             "default": "",
             "help": f"with commas (default: all that the features allow): {', '.join(METRICS)}",
         },
-        "--reference": {
-            "type": str,
-            "default": "",
-            "help": "what samples are compared with: SET:SPLIT, a folder, images, statistics or features (default: "
-            "the data set's training split)",
-        },
-        "--resize": {
-            "type": str,
-            "default": "clean",
-            "help": "of inception: clean, legacy_tensorflow (as TTUR's FID) or legacy_pytorch (as pytorch-fid)",
-        },
-        "--weights": {"type": str, "default": "", "help": "file of inception's weights, in place of the download"},
     }
 
     def measure(self, bench: Bench) -> GenerationResult:
@@ -102,31 +78,23 @@ class GenerationSuite:
         options = bench.options
         metrics, dataset = _metrics(options.metrics), options.dataset or "cifar10"
         n = options.num_images or NUM_IMAGES
-        extractors = _extractors(bench)
-        spaces = [_Space(bench, dataset, name, extractor, metrics) for name, extractor in extractors.items()]
-        with Ahead(spare(options.device)) as ahead:
-            drawn = drawing.draw(bench, dataset, n, _available(extractors), lambda each: _begin(each, spaces, ahead))
-            return self._measured(bench, dataset, n, metrics, spaces, drawn)
-
-    def _measured(
-        self,
-        bench: Bench,
-        dataset: str,
-        n: int,
-        metrics: Sequence[str],
-        spaces: Sequence["_Space"],
-        drawn: Sequence[Drawn],
-    ) -> GenerationResult:
-        held_out = _held_out(bench, dataset, n)
+        extractors = spaces.load_extractors(bench)
+        chosen = [Space(self.name, bench, dataset, name, extractor, metrics) for name, extractor in extractors.items()]
         result = GenerationResult([])
+        with Ahead(spare(options.device)) as ahead:
+            # Features of what is there are extracted while the next images are being drawn.
+            drawn = drawing.draw(
+                bench, dataset, n, spaces.available(extractors), lambda each: spaces.begin(each, chosen, ahead)
+            )
+            held_out = spaces.held_out_images(bench, dataset, n)
+            for space in chosen:
+                space.prepare(held_out)
+                for each in drawn:
+                    result.rows.extend(space.rows(each))
+                result.rows.extend(space.rows(held_out, role="control"))
         for each in drawn:
             if each.steps is None and each.images is not None:
                 result.samples[each.name] = np.asarray(each.images[:SHOWN])
-        for space in spaces:
-            space.prepare(held_out)
-            for each in drawn:
-                result.rows.extend(space.rows(each))
-            result.rows.extend(space.rows(held_out, role="control"))
         rows, train = pixel_rows(bench, dataset, drawn, held_out, metrics)
         result.rows.extend(rows)
         for name, images in result.samples.items():
@@ -139,7 +107,8 @@ class GenerationSuite:
         """Return what drawing and extracting would cost."""
         _metrics(bench.options.metrics)
         n = bench.options.num_images or NUM_IMAGES
-        return drawing.forecast(bench, bench.options.dataset or "cifar10", n, _available(_extractors(bench)))
+        extractors = spaces.available(spaces.load_extractors(bench))
+        return drawing.forecast(bench, bench.options.dataset or "cifar10", n, extractors)
 
 
 def _metrics(text: str) -> tuple[str, ...]:
@@ -148,191 +117,3 @@ def _metrics(text: str) -> tuple[str, ...]:
         if name not in METRICS:
             raise UserError(f"--metrics {name}: unknown.{did_you_mean(name, METRICS)}")
     return chosen or METRICS
-
-
-def _extractors(bench: Bench) -> dict[str, Extractor | DataUnavailable]:
-    """Feature spaces by name; the reason in place of one that cannot be had now, whose rows will say so."""
-    options = bench.options
-    names = list(dict.fromkeys(word for word in options.features.split(",") if word))
-    if not names:
-        raise UserError(f"--features: found nothing, needed one of {', '.join(EXTRACTORS)} or module:callable")
-    for flag, default in (("--weights", ""), ("--resize", "clean")):
-        if getattr(options, flag[2:]) != default and "inception" not in names:
-            raise UserError(f"{flag}: only inception listens to it; add inception to --features")
-    found: dict[str, Extractor | DataUnavailable] = {}
-    for name in names:
-        how: dict[str, Any] = {
-            "device": options.device,
-            "batch_size": options.batch_size,
-            "download": not options.offline,
-        }
-        if name == "inception":
-            how |= {"weights": Path(options.weights) if options.weights else None, "resize": options.resize}
-        try:
-            found[name] = load_extractor(name, **how)
-        except DataUnavailable as reason:
-            found[name] = reason
-    return found
-
-
-def _available(found: Mapping[str, Extractor | DataUnavailable]) -> dict[str, Extractor]:
-    return {name: extractor for name, extractor in found.items() if not isinstance(extractor, DataUnavailable)}
-
-
-def _held_out(bench: Bench, dataset: str, n: int) -> Drawn:
-    """Test images in the place of samples: what a perfect model would get at this N."""
-    try:
-        images = bench.load_images(dataset, split="test", n=n)
-    except (DataUnavailable, UserError) as reason:
-        return Drawn("test images", reason=str(reason))
-    about: dict[str, Any] = {"sampling": {"source": f"{dataset} test"}, "fingerprint": {"data": images.sha256}}
-    return Drawn("test images", images.images, **about)
-
-
-def _begin(drawn: Drawn, spaces: Sequence["_Space"], ahead: Ahead) -> None:
-    """Extract features of what is there while the next images are being drawn."""
-    if drawn.images is not None:
-        for space in spaces:
-            space.begin(drawn, ahead)
-
-
-class _Space:
-    """One feature space: the reference in it, and the rows of everything that is measured in it."""
-
-    def __init__(
-        self, bench: Bench, dataset: str, name: str, found: Extractor | DataUnavailable, metrics: Sequence[str]
-    ) -> None:
-        self.bench, self.dataset, self.found = bench, dataset, found
-        self.reason = str(found) if isinstance(found, DataUnavailable) else ""
-        self.name = name if self.reason else self.extractor.name  # other weights of a network have another name
-        heads = () if isinstance(found, DataUnavailable) else found.heads
-        lacking = {"is": "logits", "sfid": "spatial"}
-        asked_for = bool(bench.options.metrics)
-        self.metrics = [m for m in metrics if asked_for or not heads or lacking.get(m, "features") in heads]
-        self.keep = any(metric in OF_FEATURES for metric in self.metrics)
-        self.reference: Reference | None = None
-        self.control: FeatureSummary | None = None  # of the held-out images, where the reference needed it
-        self.begun: dict[int, Callable[[], FeatureSummary]] = {}  # by the identity of the images
-
-    @property
-    def extractor(self) -> Extractor:
-        """The network, where :attr:`reason` is empty."""
-        assert not isinstance(self.found, DataUnavailable)
-        return self.found
-
-    def begin(self, drawn: Drawn, ahead: Ahead) -> None:
-        """Have the features of these images extracted, ahead of their being asked for."""
-        if not self.reason:
-            label = self._label(drawn)
-            self.begun[id(drawn.images)] = ahead.call(lambda: self._summarise(drawn.images, label, quiet=True))
-
-    def prepare(self, held_out: Drawn) -> None:
-        """Find the reference; a reason is kept where it cannot be had."""
-        if self.reason:
-            return
-        spec = self.bench.options.reference or f"{self.dataset}:train"
-        try:
-            self.reference = self._reference(spec)
-        except DataUnavailable as reason:
-            self.reason = f"no reference: {reason}"
-            return
-        if "nearest_ratio" in self.metrics and not held_out.reason:
-            self.control = self._summary(held_out)
-            self.reference = replace(self.reference, held_out=self.control.features, factors={})
-
-    def _reference(self, spec: str) -> Reference:
-        name, _, split = spec.rpartition(":")
-        if name in DATASETS:
-            bundled = bundled_reference(self.extractor, name, split) if self.bench.options.reference == "" else None
-            return Reference(f"{name} {split}", bundled or self._of_images(self.bench.load_images(name, split=split)))
-        if spec in DATASETS:
-            raise UserError(f"--reference {spec}: which split? needed {spec}:train or {spec}:test")
-        given = read_input("reference", spec, flag="--reference")
-        label = Path(spec).name
-        if isinstance(given, StatisticsInput):
-            self._fits(given.mu.shape[0], spec)
-            return Reference(label, FeatureSummary.from_statistics(given.mu, given.sigma, given.n))
-        if isinstance(given, FeatureInput):
-            self._fits(given.features.shape[1], spec)
-            return Reference(label, FeatureSummary.from_features(given.features))
-        return Reference(label, self._summarise(given.images, f"reference {label}"))
-
-    def _of_images(self, images: ImageSet) -> FeatureSummary:
-        return self._summarise(images.images, f"reference {images.name}")
-
-    def _fits(self, dim: int, what: str) -> None:
-        if self.extractor.dim not in (None, dim):
-            raise UserError(
-                f"{what}: found {dim} features, {self.name} has {self.extractor.dim}; choose their feature space with --features"
-            )
-
-    def _summary(self, drawn: Drawn) -> FeatureSummary:
-        if isinstance(drawn.given, StatisticsInput):
-            self._fits(drawn.given.mu.shape[0], drawn.name)
-            return FeatureSummary.from_statistics(drawn.given.mu, drawn.given.sigma, drawn.given.n)
-        if isinstance(drawn.given, FeatureInput):
-            self._fits(drawn.given.features.shape[1], drawn.name)
-            return FeatureSummary.from_features(drawn.given.features)
-        if begun := self.begun.pop(id(drawn.images), None):
-            return begun()
-        return self._summarise(drawn.images, self._label(drawn))
-
-    def _label(self, drawn: Drawn) -> str:
-        steps = "" if drawn.steps is None else f", {drawn.steps} steps"
-        return f"{drawn.name}{steps}: {self.name}"
-
-    def _summarise(self, images: Any, label: str, *, quiet: bool = False) -> FeatureSummary:
-        hidden = quiet or not self.bench.progress
-        with tqdm(total=len(images), desc=label, unit="img", disable=hidden, leave=False) as bar:
-
-            def show(done: int, total: int) -> None:
-                bar.update(done - bar.n)
-
-            return summarise(
-                images,
-                self.extractor,
-                keep_features=self.keep,
-                spatial="sfid" in self.metrics and "spatial" in self.extractor.heads,
-                cache=self.bench.folder("features"),
-                progress=show,
-                name=label,
-            )
-
-    def rows(self, drawn: Drawn, role: str = "headline") -> list[Measurement]:
-        """Return the rows of one set of images."""
-        reason = drawn.reason or self.reason
-        if reason or self.reference is None:
-            return self.empty(drawn, reason, role)
-        summary = self.control if role == "control" and self.control else self._summary(drawn)
-        shape = self.reference.summary.image_shape
-        if summary.image_shape and shape and summary.image_shape != shape:
-            sizes = ["x".join(map(str, found)) for found in (summary.image_shape, shape)]
-            drawn = replace(drawn, notes=(*drawn.notes, f"sizes: samples are {sizes[0]}, the reference is {sizes[1]}"))
-        return [self._row(drawn, quality, role) for quality in measure_quality(summary, self.reference, self.metrics)]
-
-    def empty(self, drawn: Drawn, reason: str, role: str = "headline") -> list[Measurement]:
-        """Return rows that say why they are empty."""
-        return [self._row(drawn, Quality(metric, None, 0, {}, reason), role) for metric in self.metrics]
-
-    def _row(self, drawn: Drawn, quality: Quality, role: str) -> Measurement:
-        described = not isinstance(self.found, DataUnavailable)
-        protocol: dict[str, Any] = dict(self.extractor.protocol) if described else {"features": self.name}
-        protocol |= {**quality.protocol, "sampling": drawn.sampling}
-        if drawn.steps is not None:
-            protocol |= {"steps": drawn.steps}
-        if drawn.steps is not None or drawn.seconds:
-            protocol |= {"seconds_per_image": drawn.seconds}
-        return drawing.row(
-            GenerationSuite.name,
-            drawn,
-            self.dataset,
-            metric_name(quality.metric, self.name),
-            quality.estimate,
-            n=quality.n,
-            seed=self.bench.options.seed,
-            role=role,
-            protocol=protocol,
-            note=quality.reason or "; ".join(drawn.notes),
-            **({"features": dict(self.extractor.fingerprint or {})} if described else {}),
-            **({"reference": self.reference.summary.sha256} if self.reference else {}),
-        )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vaebm.data.arrays import as_images, images_key, npz_keys, open_array, read_npz
 from vaebm.data.image_set import ImageSet, blocks, images_sha256
-from vaebm.data.own import ARRAYS, read_own
+from vaebm.data.own import ARRAYS, read_own, user_path
 from vaebm.data.resizing import check_size, resize
 from vaebm.errors import UserError
 
@@ -107,7 +107,7 @@ def read_input(
             raise UserError(f"{name}: asked for {n} images, needed at least 1")
         if size is not None:
             check_size(name, size)
-        file = Path(path).expanduser()
+        file = user_path(path)
         kind = _kind(file)
         if kind == "statistics":
             return _statistics(name, file)
@@ -128,15 +128,14 @@ def inspect(images: NDArray[np.uint8]) -> tuple[str, ...]:
         images: uint8 (N, H, W, C).
     """
     counts = np.zeros(256, dtype=np.int64)
-    spans, saturated = [], []
-    seen: set[bytes] = set()
+    spans, saturated, digests = [], [], []
     grey = images.shape[3] == 3
     for block in blocks(images):
         flat = block.reshape(len(block), -1)
         counts += np.bincount(flat.ravel(), minlength=256)
         spans.append(np.stack([flat.min(1), flat.max(1)], axis=1))
         saturated.append(((flat == 0) | (flat == 255)).mean(1))
-        seen.update(hashlib.sha256(image.data).digest() for image in flat)
+        digests.append(np.array([hashlib.sha256(image.data).digest()[:16] for image in flat], dtype="S16"))
         grey = grey and bool((block == block[..., :1]).all())
     low, high = np.concatenate(spans).T
     values = np.flatnonzero(counts)
@@ -163,8 +162,9 @@ def inspect(images: NDArray[np.uint8]) -> tuple[str, ...]:
         notes.append("grey as RGB: all three channels are equal in every image")
     if not varied.all():
         notes.append(f"constant images: {_share(int((~varied).sum()), len(varied))} have one value throughout")
-    if len(seen) < len(low):
-        notes.append(f"duplicates: {_share(len(low) - len(seen), len(low))} repeat another one exactly")
+    distinct = len(np.unique(np.concatenate(digests)))
+    if distinct < len(low):
+        notes.append(f"duplicates: {_share(len(low) - distinct, len(low))} repeat another one exactly")
     return tuple(notes)
 
 
@@ -190,7 +190,7 @@ def _kind(file: Path) -> str:
 
 
 def _images(name: str, path: str, n: int | None, size: tuple[int, int] | None) -> ImageInput:
-    file = Path(path).expanduser()
+    file = user_path(path)
     notes: tuple[str, ...] = ()
     if file.suffix.lower() in ARRAYS and file.is_file():
         raw = open_array(file)[0]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -66,9 +66,23 @@ def write_results(results: Results, path: Path) -> None:
         raise ValueError(f"{path}: {complaint}")
     try:
         write_atomically(Path(path), lambda partial: partial.write_text(json.dumps(document, indent=1) + "\n"))
-    except OSError as error:  # which names the partial file, that the user does not know
-        reason = "it is a folder" if Path(path).is_dir() else error.strerror
-        raise UserError(f"{path}: cannot be written ({reason}); choose another folder with --out") from error
+    except OSError as error:
+        raise _unwritable(Path(path), error.strerror or str(error)) from error
+
+
+def check_destinations(folder: Path, names: Iterable[str]) -> None:
+    """Make sure, before the work that fills them, that nothing is in the way of files of these names.
+
+    Raises:
+        UserError: one of them is a folder.
+    """
+    for name in names:
+        if (folder / name).is_dir():
+            raise _unwritable(folder / name, "it is a folder")
+
+
+def _unwritable(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: cannot be written ({reason}); choose another folder with --out")
 
 
 def to_document(results: Results) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from evaluators.metrics.arrays import finite_scores
 from evaluators.protocols import Scores
 from evaluators.score_store import write_npz
+from vaebm.data.arrays import npz_keys, read_npz
 from vaebm.errors import UserError, did_you_mean
 
 SystemScores = Mapping[str, Mapping[str, Scores]]  # dataset -> term -> (N,)
@@ -37,14 +38,11 @@ def load_scores(path: Path | str, system: str | None = None) -> dict[str, Scores
     if not path.is_file():
         raise UserError(f"{path}: no such file of scores (--scores NAME=FILE.npz)")
     try:
-        # Opened here: numpy leaves the handle open when the zip is damaged.
-        with path.open("rb") as handle:
-            file = np.load(handle, allow_pickle=False)
-            found = isinstance(file, np.lib.npyio.NpzFile)
-            arrays = {name: file[name] for name in file.files} if found else None
-    except Exception as error:  # zip, zlib, npy header, a pickle: numpy and zipfile raise what they like
-        # numpy's own words advise to load pickles after all, so they are not passed on.
-        raise UserError(f"{path}: not an .npz file of plain numbers ({type(error).__name__})") from None
+        names = npz_keys(path)
+        arrays = None if names is None else read_npz(path, names)
+    except UserError as error:
+        why = str(error).removeprefix(f"{path}: ")
+        raise UserError(f"{path}: not an .npz file of plain numbers: {why}") from None
     if arrays is None:
         raise UserError(f"{path}: found a single array, needed an .npz with one array per data set")
     if not arrays:

@@ -42,12 +42,15 @@ BOARDS = {
     "modes": "leaderboards.tables.modes:modes_boards",
     "ablation": "leaderboards.tables.ablation:ablation_boards",
     "speed": "leaderboards.tables.speed:speed_boards",
+    "tradeoff": "leaderboards.tables.tradeoff:tradeoff_boards",
 }
 COLUMNS_ARE_SETS = ("ood",)  # the columns of all other tables are metrics
 PLOTS = {
     "ood": "leaderboards.plots.ood:write",
     "generation": "leaderboards.plots.generation:write",
     "modes": "leaderboards.plots.modes:write",
+    "speed": "leaderboards.plots.speed:write",
+    "tradeoff": "leaderboards.plots.tradeoff:write",
 }
 
 

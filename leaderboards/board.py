@@ -22,7 +22,15 @@ SCORE_KEYS = frozenset(
 SAMPLING_KEYS = frozenset(
     {
         *("sampling", "sampler", "steps", "step_size", "temperature", "target", "metropolis", "output", "postprocess"),
-        *("noise_scale", "gradient_clip", "persistent_chain", "seconds_per_image", "chain"),
+        *(
+            "noise_scale",
+            "gradient_clip",
+            "persistent_chain",
+            "seconds_per_image",
+            "chain",
+            "own_recipe",
+            "architecture",
+        ),
     }
 )
 

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from leaderboards.board import Column
+from leaderboards.names import system_label
 from vaebm.errors import UserError
 
 INCEPTION = "Inception"
+FASTER = "speedup_over_"  # and the name of a system
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,41 @@ METRICS = {
     "high_quality": Metric(
         "High quality", True, meaning="High quality: share of samples within 3 standard deviations of a mode."
     ),
+    "score_gap": Metric(
+        "Score gap",
+        magnitude=True,
+        meaning="Score gap: mean of the system's own score over samples, less its mean over held-out images, in standard deviations of"
+        " the latter.",
+    ),
+    "energy_gap": Metric(
+        "E gap",
+        magnitude=True,
+        meaning="E gap: the same of the energy E alone; 0 would be that of the data's energies.",
+    ),
+    # Not called AUROC: no column of these compares with the AUROC of out-of-distribution tables.
+    "auroc_test_over_samples": Metric(
+        "P(test > sample)",
+        meaning="P(test > sample): how often the score rates a held-out image above a sample.",
+    ),
+    "auroc_samples_over_outer": Metric(
+        "P(sample > outer)",
+        meaning="P(sample > outer): how often the score rates a sample above an image of the outer set.",
+    ),
     "seconds_per_image": Metric("s/image", magnitude=True),
     "seconds_per_50_images": Metric("s per 50 images", False, magnitude=True),
+    "network_evaluations": Metric(
+        "Evaluations",  # no direction: networks differ in size
+        magnitude=True,
+        meaning="Evaluations, Gradients: passes forward and backward through networks behind an image, counted by hooks, all networks"
+        " together; networks differ in size.",
+    ),
+    "gradient_evaluations": Metric("Gradients", magnitude=True),
+    "peak_memory_gib": Metric(
+        "Memory (GiB)",
+        False,
+        magnitude=True,
+        meaning="Memory: what the images drawn together need at most, weights included.",
+    ),
     "speedup_over_ncsn": Metric("Times faster than NCSN", True, magnitude=True),
 }
 
@@ -115,6 +150,8 @@ def split_metric(name: str) -> tuple[str, str]:
 
 def metric_of(name: str) -> Metric:
     """Return what is known of a metric, whatever its features; an unknown one is printed as it is called."""
+    if name not in METRICS and name.startswith(FASTER):
+        return Metric(f"Times faster than {system_label(name.removeprefix(FASTER))}", True, magnitude=True)
     return METRICS.get(split_metric(name)[0], Metric(name, magnitude=True))
 
 

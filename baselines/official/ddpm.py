@@ -9,7 +9,6 @@ the image size from where the attention is, which is at 16x16 in all of them.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from baselines.ddpm import CIFAR10_UNET, DDPM, DDPMArchitecture, DDPMSampling
 from vaebm.checkpoints import Checkpoint
+from vaebm.checkpoints.limits import check_numbers
 from vaebm.checkpoints.native import FORMAT, check_weights, file_sha256
 from vaebm.checkpoints.pickles import read_pickle
 from vaebm.errors import UserError
+from vaebm.json_file import read_object
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 VARIANCES = {"fixed_large": "fixedlarge", "fixed_small": "fixedsmall"}
@@ -101,6 +101,7 @@ def _read_folder(path: Path) -> Checkpoint | None:
         )
     unet = {name: value for name, value in config.items() if not name.startswith("_")}
     timesteps, betas, variance, clip = _read_schedule(schedule_file)
+    check_numbers({"unet": unet, "timesteps": timesteps}, {}, str(config_file))
     try:
         architecture = DDPMArchitecture(unet, timesteps, *betas)
     except UserError as error:
@@ -114,12 +115,9 @@ def _read_folder(path: Path) -> Checkpoint | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        return read_object(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: holds a {type(found).__name__}, needed an object")
-    return found
 
 
 def _read_schedule(path: Path) -> tuple[int, tuple[float, float], str, bool]:
@@ -148,8 +146,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: not a file of safetensors, or truncated ({error})") from None
+        except Exception as error:  # a damaged header makes the reader raise this and that
+            raise UserError(f"{path}: not a file of safetensors, or truncated ({str(error)[:200]})") from None
     found = read_pickle(path)
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise UserError(f"{path}: holds a {type(found).__name__} that is no state dict")
@@ -186,6 +184,8 @@ def _read_file(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     names = [str(name) for name in content]
     first = r"down\.(\d+)\.block\.0\.conv1\.weight"
     levels = 1 + max((int(found[1]) for name in names if (found := re.fullmatch(first, name))), default=-1)
+    if levels > len(names):
+        raise UserError(f"{path}: counts {str(levels)[:40]} resolutions, with {len(names)} weights")
     attention = [any(name.startswith(f"down.{level}.attn.") for name in names) for level in range(levels)]
     kernels = [f"down.{level}.block.0.conv1.weight" for level in range(levels)]
     for needed in ("conv_in.weight", *(kernels or ["down.0.block.0.conv1.weight"])):

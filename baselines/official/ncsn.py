@@ -8,6 +8,7 @@ and the data set and the recipe of NCSNv2 from its noise levels. Of NCSN neither
 published networks have the same ten levels, and images of 32x32 in colour or 28x28 in grey.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -87,7 +88,7 @@ def _ncsn(path: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], NCSN
 def _ncsnv2(path: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], NCSNv2]:
     width, channels = state["begin_conv.weight"].shape[:2]
     sigmas = state["sigmas"].flatten().tolist()
-    if not sigmas or min(sigmas) <= 0 or sigmas != sorted(sigmas, reverse=True):
+    if not sigmas or not all(0 < sigma < math.inf for sigma in sigmas) or sigmas != sorted(sigmas, reverse=True):
         raise UserError(f"{path}: its noise levels 'sigmas' are not positive and descending")
     first, last = (float(f"{sigma:.4g}") for sigma in (sigmas[0], sigmas[-1]))  # in float32, 50 is 50.000004
     published = NCSNV2_FILES.get((len(sigmas), first))

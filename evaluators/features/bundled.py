@@ -40,6 +40,7 @@ def load(name: str, options: Options) -> NetworkExtractor:
         options,
         weights=card["sha256"],
         resize=RESIZED if colours else CROPPED,
+        example=CLASSIFIERS[name].image_shape,
     )
 
 

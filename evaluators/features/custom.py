@@ -38,7 +38,8 @@ def load_own(spec: str, options: Options) -> "OwnExtractor":
         raise UserError(f"{spec}: {reason(error)}; needed module:callable") from None
     if not callable(function):
         raise UserError(f"{spec}: found {type(function).__name__}, needed a callable (n, H, W, C) -> (n, D)")
-    return OwnExtractor(spec, function, options.batch_size)
+    # What memory the user's function takes is the user's to know.
+    return OwnExtractor(spec, function, Options.batch_size if options.batch_size == "auto" else options.batch_size)
 
 
 class OwnExtractor:
@@ -46,8 +47,8 @@ class OwnExtractor:
 
     heads = ("features",)
 
-    def __init__(self, spec: str, function: Callable[[Images], ArrayLike], batch_size: int) -> None:
-        self.spec, self.function, self.batch_size = spec, function, batch_size
+    def __init__(self, spec: str, function: Callable[[Images], ArrayLike], batch_size: int | str) -> None:
+        self.spec, self.function, self.batch_size = spec, function, int(batch_size)
         self.name = spec.replace(":", ".")
         self.dim: int | None = None
         source = inspect.getsourcefile(inspect.unwrap(function)) if inspect.isfunction(function) else None

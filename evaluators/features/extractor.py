@@ -74,7 +74,7 @@ class Options:
 
     Attributes:
         device: torch's name of one: "cpu", "cuda", "cuda:1".
-        batch_size: images per forward pass; the last batch is padded to it.
+        batch_size: images per forward pass, the last batch padded to it; ``"auto"``: as many as fit into memory.
         weights: file to take the weights from, instead of the known one.
         resize: "clean", "legacy_tensorflow" or "legacy_pytorch": how images come to Inception's 299x299.
         download: whether weights that are not there may be fetched.
@@ -82,7 +82,7 @@ class Options:
     """
 
     device: str = "cpu"
-    batch_size: int = 100
+    batch_size: int | str = 100
     weights: Path | None = None
     resize: str = "clean"
     download: bool = True
@@ -100,7 +100,7 @@ def load_extractor(
     spec: str,
     *,
     device: str = "cpu",
-    batch_size: int = 100,
+    batch_size: int | str = 100,
     weights: Path | None = None,
     resize: str = "clean",
     download: bool = True,
@@ -115,8 +115,8 @@ def load_extractor(
     Raises:
         UserError: the name is unknown, an option is out of range or has no effect on this extractor, or weights are missing.
     """
-    if batch_size < 1:
-        raise UserError(f"--batch-size {batch_size}: needed at least 1")
+    if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size >= 1):
+        raise UserError(f"--batch-size {batch_size}: needed at least 1, or auto")
     if dtype not in ("float32", "float64"):
         raise UserError(f"--dtype {dtype}: needed float32 or float64")
     options = Options(device, batch_size, None if weights is None else Path(weights), resize, download, dtype)

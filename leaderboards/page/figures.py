@@ -26,6 +26,21 @@ KNOWN = {
         "AUROC against a coefficient on the energy",
         "AUROC of log p(x) - c E(x) against c, one line for each of {datasets}.",
     ),
+    "speed_seconds": (
+        "Seconds per image",
+        "One line per system ({systems}): seconds per image with their interval, and how many times faster it is than others.",
+    ),
+    "tradeoff_pareto": (
+        "Quality against cost, and the front of it",
+        "Distance against seconds per image for the settings of {systems}; those that no other beats in both are joined.",
+    ),
+    "tradeoff_steps": ("Against chain steps", "Each metric against the number of chain steps, for {systems}."),
+    "tradeoff_step_sizes": (
+        "Against step size",
+        "Each metric against chain steps at several step sizes, for {systems}.",
+    ),
+    "tradeoff_temperatures": ("Against temperature", "Each metric against the temperature, for {systems}."),
+    "tradeoff_seconds": ("Against seconds", "Each metric against seconds per image, for {systems}."),
     "generation_samples": ("Samples", "Grids of images drawn by {systems}."),
     "generation_neighbours": (
         "Samples beside their nearest training images",

@@ -105,7 +105,7 @@ def step_curves(rows: Sequence[Measurement]) -> "Figure":
             for i, (system, size) in enumerate(systems):
                 for own in _by_seed([row for row in shown if (row.system, row.size) == (system, size)]):
                     _curve(axis, [steps_of(row.variant) for row in own], own, _label(own[0]), look(i))
-            _value_axis(axis, dataset, metric, shown, _floors(axis, rows, dataset, metric))
+            value_axis(axis, dataset, metric, shown, _floors(axis, rows, dataset, metric))
             ticks = sorted({steps_of(row.variant) for row in shown})
             axis.set_xscale("symlog", base=2, linthresh=1)
             axis.set_xticks(spread(ticks, lambda steps: 1 + math.log2(steps) if steps else 0.0))
@@ -146,7 +146,7 @@ def cost_curves(rows: Sequence[Measurement]) -> "Figure":
             for i, (system, size) in enumerate(systems):
                 for own in _by_seed([row for row in shown if (row.system, row.size) == (system, size)]):
                     _bars(axis, own, look(i), MARKERS[i % len(MARKERS)])
-            _value_axis(axis, dataset, metric, shown, _floors(axis, rows, dataset, metric))
+            value_axis(axis, dataset, metric, shown, _floors(axis, rows, dataset, metric))
             seconds = [_seconds(row) for row in shown]
             axis.set_xscale("log")
             axis.set_xlim(min(seconds) / 1.4, max(seconds) * 1.4)
@@ -186,7 +186,7 @@ def _floors(axis: Any, rows: Sequence[Measurement], dataset: str, metric: str) -
     return floors
 
 
-def _value_axis(
+def value_axis(
     axis: Any, dataset: str, metric: str, shown: Sequence[Measurement], floors: Sequence[Measurement]
 ) -> None:
     """Title, label and scale: metrics of which less is better have a logarithmic axis where all values are positive."""
@@ -213,7 +213,7 @@ def _by_seed(rows: Sequence[Measurement]) -> list[list[Measurement]]:
     return [[row for row in ordered if row.seed == seed] for seed in dict.fromkeys(row.seed for row in ordered)]
 
 
-def _ends(rows: Sequence[Measurement]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def interval_ends(rows: Sequence[Measurement]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lower and upper ends of the intervals, NaN where there is none."""
     low = [math.nan if row.low is None else row.low for row in rows]
     high = [math.nan if row.high is None else row.high for row in rows]
@@ -221,7 +221,7 @@ def _ends(rows: Sequence[Measurement]) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def _curve(axis: Any, x: Sequence[int], rows: Sequence[Measurement], label: str, own_look: dict[str, Any]) -> None:
-    low, high = _ends(rows)
+    low, high = interval_ends(rows)
     axis.plot(x, [row.value for row in rows], marker="o", markersize=3, linewidth=1.4, label=label, **own_look)
     axis.fill_between(x, low, high, color=own_look["color"], alpha=0.2, linewidth=0)
 
@@ -232,7 +232,7 @@ def _bars(axis: Any, rows: Sequence[Measurement], own_look: dict[str, Any], mark
 
     rows = sorted(rows, key=_seconds)
     x = [_seconds(row) for row in rows]
-    low, high = _ends(rows)
+    low, high = interval_ends(rows)
     device = (rows[0].provenance.get("fingerprint") or {}).get("device")
     label = _label(rows[0]) + (f" on {device}" if device else "")
     if len(rows) == 1:  # no line whose style could tell it

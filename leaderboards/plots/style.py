@@ -93,9 +93,10 @@ def spread(ticks: Sequence[float], position: Callable[[float], float], most: int
 
 
 def shared_legend(figure: "Figure", axes: Sequence[Any], title: str | None = None) -> None:
-    """Put one legend below all panels, each name once, as wide as the figure."""
+    """Put one legend below all panels, each name once, in as many columns as the figure has room for."""
     shown = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    columns = min(len(shown), max(1, round(figure.get_figwidth() / 1.15)))
+    widest = max(map(len, shown), default=0)  # letters; a column is half an inch of marker and room, and its letters
+    columns = max(1, min(len(shown), int(figure.get_figwidth() / (0.5 + 0.065 * widest))))
     figure.legend(
         list(shown.values()), list(shown), loc="outside lower center", ncols=columns, title=title, title_fontsize=8
     )

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from pkgutil import iter_modules
 from tempfile import TemporaryDirectory
@@ -93,13 +93,54 @@ def run_modes() -> list[Measurement]:
         return SUITES.load("modes")().measure(bench).rows
 
 
+def run_speed() -> list[Measurement]:
+    """On a clock that moves by a second whenever it is looked at; memory, load and time of day stay what they are."""
+    drawn = {
+        "one": subject("one", Painter()),
+        "two": subject("two", Climber()),
+        "nothing": subject("nothing", object()),
+    }
+    seconds = count(1.0)
+    with TemporaryDirectory() as folder:
+        bench = make_bench(Path(folder), drawn, max_steps=2, against="one")
+        rows = SUITES.load("speed")(lambda: (next(seconds), next(seconds))).measure(bench).rows
+    steady = [replace(row, provenance={}) for row in rows]
+    return [replace(row, value=1.0) if row.metric == "peak_memory_gib" and row.value else row for row in steady]
+
+
+class Rated(Climber, Mean):
+    """A chain whose images a score can rate."""
+
+
+def run_tradeoff() -> list[Measurement]:
+    drawn = {"one": subject("one", Rated()), "two": subject("two", Painter()), "nothing": subject("nothing", object())}
+    with TemporaryDirectory() as folder:
+        bench = make_bench(Path(folder), drawn, num_images=60, features=FEATURES, steps="0,8")
+        return _without_times(SUITES.load("tradeoff")().measure(bench).rows)
+
+
 def _without_times(rows: list[Measurement]) -> list[Measurement]:
     """Seconds differ from run to run, as they should."""
     strip = lambda protocol: {key: value for key, value in protocol.items() if key != "seconds_per_image"}
     return [replace(row, protocol=strip(row.protocol)) for row in rows]
 
 
-RUNS: dict[str, Callable[[], list[Measurement]]] = {"ood": run_ood, "generation": run_generation, "modes": run_modes}
+RUNS: dict[str, Callable[[], list[Measurement]]] = {
+    "ood": run_ood,
+    "generation": run_generation,
+    "modes": run_modes,
+    "speed": run_speed,
+    "tradeoff": run_tradeoff,
+}
+
+
+def test_a_flag_that_two_suites_listen_to_means_one_thing() -> None:
+    """The front door adds it once, with the default and the help of the first."""
+    meanings: dict[str, list[str]] = {}
+    for suite in SUITES:
+        for flag, option in SUITES.load(suite).options.items():
+            meanings.setdefault(flag, []).append(repr({key: option.get(key) for key in ("type", "action", "default")}))
+    assert {flag: found for flag, found in meanings.items() if len(set(found)) > 1} == {}
 
 
 def test_every_suite_is_run_here() -> None:

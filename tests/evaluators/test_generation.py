@@ -253,7 +253,7 @@ def test_options_of_features_reach_their_extractor(tmp_path: Path, monkeypatch: 
         seen[name] = how
         raise DataUnavailable(f"no weights of {name}")
 
-    monkeypatch.setattr("evaluators.generation.load_extractor", unavailable)
+    monkeypatch.setattr("evaluators.spaces.load_extractor", unavailable)
     options = {"features": "inception,cifar10net", "weights": "w.pth", "resize": "legacy_pytorch", "batch_size": 7}
     found = run(tmp_path, {"same": SYSTEMS["same"]}, num_images=20, offline=False, metrics="fd", **options)
     shared = {"device": "cpu", "batch_size": 7, "download": True}

@@ -210,6 +210,7 @@ def test_a_further_score_that_the_run_was_not_asked_for_stops_nothing(variant: s
         ({"role": "control"}, "control"),
         ({"role": "diagnostic", "variant": "log_p"}, "diagnostic"),
         ({"low": None, "high": None}, "no interval"),
+        ({"suite": "speed", "metric": "seconds_per_image"}, "time on a machine"),
         ({"metric": "my_metric"}, "no direction"),
         ({"metric": "authenticity_cifar10net"}, "no direction"),
     ],

@@ -150,9 +150,8 @@ def test_nothing_is_half_written(runs: list[Run], tmp_path: Path, monkeypatch: p
     write_baseline([run(tmp_path / "first", "ood", scores=1.0)], path)
     before = {name: (tmp_path / name).read_bytes() for name in ("b.json", "b.scores.npz")}
     full = lambda self, content: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-    write_bytes = Path.write_bytes
-    fail_at = "b.scores.npz.partial"
-    monkeypatch.setattr(Path, "write_bytes", lambda self, c: (full if self.name == fail_at else write_bytes)(self, c))
+    write_bytes, scores = Path.write_bytes, runs[0][0].with_name("ood_scores.npz").read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", lambda self, c: (full if c == scores else write_bytes)(self, c))
     with pytest.raises(UserError, match=r"--check .*b\.json: cannot write there \(No space left on device\)"):
         write_baseline(runs, path)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
