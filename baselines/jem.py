@@ -11,7 +11,7 @@ Should Treat it Like One", ICLR 2020, https://arxiv.org/abs/1912.03263
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from baselines.backbones.wide_resnet import WideResNet, WideResNetArchitecture
 from baselines.igebm import langevin
-from baselines.system import Samples, Scores
+from baselines.system import Scores, StepSamples
 from vaebm.errors import UserError, did_you_mean
-from vaebm.noise import ahead, normal, uniform
+from vaebm.noise import normal, uniform
 from vaebm.training.batches import to_uint8
 
 SCORES = {
@@ -124,17 +124,21 @@ class JEMRecipe(ClassifierScoring):
             raise UserError(f"chain of {chain}: step_size must be positive, the others not negative")
 
 
-class JEMSystem(ClassifierScores, Samples):
+class JEMSystem(ClassifierScores, StepSamples):
     """JEM as a system under test: scores by the logits, samples of no chosen class by a chain from uniform noise."""
 
     kind = "jem"
     Architecture, Network, Recipe = WideResNetArchitecture, WideResNet, JEMRecipe
 
-    def draw(self, seeds: Sequence[int]) -> np.ndarray:
-        """Run one chain per seed; return uint8 (n, H, W, C)."""
+    def start(self, seeds: Sequence[int]) -> Tensor:
+        """Return uniform noise in [-1, 1] (n, C, H, W)."""
         height, width, channels = self.image_shape
-        shape = (channels, height, width)
-        x = 2 * uniform(self.seed, seeds, "x_0", shape, self.device) - 1
-        draw = lambda k: normal(self.seed, seeds, f"langevin.{k}", shape, self.device)
-        with ahead(draw, self.settings.steps) as noise:
-            return to_uint8((run_chains(self.network, x, noise, self.settings) + 1) / 2)
+        return 2 * uniform(self.seed, seeds, "x_0", (channels, height, width), self.device) - 1
+
+    def advance(self, x: Tensor, noise: Callable[[int], Tensor], steps: int) -> Tensor:
+        """Make ``steps`` steps of the chain."""
+        return run_chains(self.network, x, noise, replace(self.settings, steps=steps))
+
+    def show(self, x: Tensor) -> np.ndarray:
+        """Return x in [-1, 1] as uint8 (n, H, W, C)."""
+        return to_uint8((x + 1) / 2)

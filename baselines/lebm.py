@@ -11,7 +11,7 @@ https://arxiv.org/abs/2006.08205
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from baselines.backbones.dcgan import ConvGenerator
 from baselines.igebm import langevin
-from baselines.system import Samples, Scores
+from baselines.system import Scores, StepSamples
 from vaebm.errors import UserError
 from vaebm.noise import normal
 from vaebm.sampling import blocks
@@ -120,7 +120,7 @@ def centred(pixels: Tensor) -> Tensor:
     return pixels / 127.5 - 1
 
 
-class LEBMSystem(Scores, Samples):
+class LEBMSystem(Scores, StepSamples):
     """LEBM as a system under test: scores by log p(x, z) up to log Z at the end z of a posterior chain, samples by g at the
     end of a prior chain.
 
@@ -128,6 +128,7 @@ class LEBMSystem(Scores, Samples):
     """
 
     kind = "lebm"
+    chain = "prior"
     gradient_note = "z of the posterior chain held"
     Architecture, Network, Recipe = LEBMArchitecture, LEBM, LEBMRecipe
     score_options = ("posterior_steps", "posterior_step_size")
@@ -180,8 +181,19 @@ class LEBMSystem(Scores, Samples):
         shape = (self.network.architecture.latent,)
         return lambda k: normal(self.seed, keys, f"{chains}.{k}", shape, self.device)
 
-    def draw(self, seeds: Sequence[int]) -> np.ndarray:
-        """Run one prior chain per seed; return g at its end, uint8 (n, H, W, C)."""
-        noise = self._noise("prior", seeds)
-        z = self.settings.prior_chain(self.network, noise(START), noise)
+    @property
+    def total_steps(self) -> int:
+        """Steps of the prior chain behind an image."""
+        return self.settings.prior_steps
+
+    def start(self, seeds: Sequence[int]) -> Tensor:
+        """Return z from N(0, I), (n, latent)."""
+        return self._noise(self.chain, seeds)(START)
+
+    def advance(self, z: Tensor, noise: Callable[[int], Tensor], steps: int) -> Tensor:
+        """Make ``steps`` steps of the prior chain."""
+        return replace(self.settings, prior_steps=steps).prior_chain(self.network, z, noise)
+
+    def show(self, z: Tensor) -> np.ndarray:
+        """Return g(z) as uint8 (n, H, W, C)."""
         return to_uint8((self.network.generator(z) + 1) / 2)

@@ -176,9 +176,7 @@ def compute(system: Any, name: str, *, sample_batch: int | str, dtype: str, comp
     from baselines.common import Adapter
 
     if isinstance(system, Adapter):
-        numerics.apply(system, dtype=dtype, compile=compile)
-        if isinstance(sample_batch, int):
-            system.sample_batch = sample_batch
+        numerics.apply(system, dtype=dtype, compile=compile, sample_batch=sample_batch)
     elif (sample_batch, dtype, compile) != (SAMPLE_BATCH, "float32", False):
         raise UserError(
             f"{name}: another package's system chooses its arithmetic; leave --sample-batch, --dtype and --compile out"

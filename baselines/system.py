@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.common import Adapter, changed, override
-from vaebm.checkpoints import Checkpoint, load_weights
+from vaebm.checkpoints import Checkpoint, load_network
 from vaebm.noise import ahead, content_keys, normal
 
 
@@ -104,8 +104,8 @@ class NativeSystem(Adapter):
         """
         card = checkpoint.card
         recipe = cls.Recipe(**override({**asdict(cls.Recipe()), **card["sampling"]}, options, origin))
-        network = cls.Network(cls.Architecture(**tuples(card["architecture"])))
-        load_weights(network, checkpoint.weights, origin)
+        architecture = cls.Architecture(**tuples(card["architecture"]))
+        network = load_network(lambda: cls.Network(architecture), checkpoint.weights, origin)
         about: dict[str, Any] = {"size": card["size"], "weights_hash": card["sha256"]}
         return cls(network, recipe, **about, device=device, batch_size=batch_size, seed=seed)
 
@@ -178,13 +178,23 @@ class Samples(NativeSystem):
 
 
 class StepSamples(Samples):
-    """A native system whose sample is the end of a chain of ``settings.steps`` steps, and which can show the chain on its way.
+    """A native system whose sample is the end of a chain of :attr:`total_steps` steps, and which can show the chain on its way.
 
     A subclass writes :meth:`start`, :meth:`advance` and :meth:`show`.
+
+    Attributes:
+        chain: what the noise of a step is for, before the step's number.
     """
 
+    chain: ClassVar[str] = "langevin"
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the chain behind an image."""
+        return self.settings.steps
+
     def start(self, seeds: Sequence[int]) -> Tensor:
-        """Return where the chains start, (n, C, H, W)."""
+        """Return where the chains start, (n, C, H, W) or whatever they move in."""
         raise NotImplementedError
 
     def advance(self, x: Tensor, noise: Callable[[int], Tensor], steps: int) -> Tensor:
@@ -201,7 +211,7 @@ class StepSamples(Samples):
 
     def draw(self, seeds: Sequence[int]) -> np.ndarray:
         """Run one chain per seed; return uint8 (n, H, W, C)."""
-        return self._ladder(seeds, [self.settings.steps])[:, 0]
+        return self._ladder(seeds, [self.total_steps])[:, 0]
 
     def sample_steps(self, seeds: Sequence[int], ladder: Sequence[int]) -> dict[int, np.ndarray]:
         """Return, for every number of steps on the ladder, the images that :meth:`sample` draws with so many (N, H, W, C).
@@ -217,10 +227,11 @@ class StepSamples(Samples):
         """One chain passes every rung: its first k steps are the chain of k steps. Returns uint8 (n, rungs, H, W, C)."""
         x = self.start(seeds)
         shape, done, found = tuple(x.shape[1:]), 0, []
-        draw = lambda k: normal(self.seed, seeds, f"langevin.{k}", shape, self.device)
+        draw = lambda k: normal(self.seed, seeds, f"{self.chain}.{k}", shape, self.device)
         with ahead(draw, rungs[-1]) as noise:
             for steps in rungs:
-                x = self.advance(x, lambda k, done=done: noise(done + k), steps - done)
+                of_step = lambda k, done=done: noise(done + k)
+                x = self.advance(x, of_step, steps - done)
                 done = steps
                 found.append(self.show(x))
         return np.stack(found, axis=1)

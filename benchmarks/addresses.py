@@ -6,6 +6,7 @@ Tables:
     ood/ood        one table of that file, without its notes
     paper/speed    the same of published numbers alone
     bundled        one row per bundled checkpoint, from its card
+    ratios         what benchmarks/ratios.py wrote to docs/results/ratios.json; its numbers are named as those of printed tables
 
 Numbers:
 
@@ -26,6 +27,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import ratios
 
 from evaluators.measurement import Measurement
 from evaluators.result_file import Results, read_results
@@ -128,7 +131,10 @@ class Sources:
 
     def _text(self, name: str) -> str | None:
         path = self.folder / f"{name}.txt"
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+        path = self.folder / f"{name}.json"
+        return ratios.report(ratios.read(path)) if path.is_file() and ratios.is_one(path) else None
 
     def _known(self, name: str) -> str:
         known = {path.stem for path in self.folder.glob("*") if path.suffix in (".json", ".txt")} | {PAPER}

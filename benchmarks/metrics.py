@@ -10,7 +10,6 @@ starts eight whatever OMP_NUM_THREADS says. "all" is what a user wants of 10,000
 density, coverage; its peers are the package that has each metric.
 """
 
-import json
 import math
 import os
 import platform
@@ -25,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from comparison import Comparison, write_json
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
+from peers import peer
 from scipy.special import softmax
 
 from evaluators.metrics.frechet import FrechetReference, frechet_distance
@@ -34,14 +35,12 @@ from evaluators.metrics.inception_score import inception_score
 from evaluators.metrics.kid import kid_subsets
 from evaluators.metrics.moments import GroupedMoments
 from evaluators.metrics.prdc import PRDC, prdc, prdc_and_kid
-from vaebm.atomic import write_atomically
 from vaebm.cli import parse, run
 from vaebm.errors import UserError
 
 Features = NDArray[np.float32]
 Values = dict[str, float]
 CLASSES = 1008
-PEERS = {"cleanfid": "clean-fid", "torch_fidelity": "torch-fidelity", "prdc": "prdc"}
 
 
 @dataclass(frozen=True)
@@ -83,32 +82,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(extra_memory(*pair(given.images, given.dim)))
         return 0
 
-    record: dict[str, Any] = {"setting": vars(given).copy(), "machine": machine(), "parts": {}}
+    record: dict[str, Any] = {"setting": vars(given).copy(), "machine": machine(), "parts": {}, "comparisons": []}
     record["setting"]["json"] = str(given.json)
     print(f"{record['machine']}; OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}")
     for part in parts:
         title, contenders = PARTS[part](given)
-        found = measure(contenders, given.repeats)
+        found, apart = measure(contenders, given.repeats)
         memory = measured_memory(given) if part == "prdc" else None
-        record["parts"][part] = {"seconds": found, "memory_bytes": memory}
+        record["parts"][part] = {"seconds": found, "differences": apart, "memory_bytes": memory}
+        record["comparisons"] += [row.to_json() for row in comparisons(title, contenders, found, apart)]
         print(f"\n{title}\n\n{report(contenders, found)}", flush=True)
         if memory is not None:
             print(f"\nMemory of ours beyond the features: {memory / 1e6:.0f} MB (wanted: at most 300 MB).")
     if given.json is not None:
-        text = json.dumps(record, indent=1) + "\n"
-        write_atomically(given.json, lambda partial: partial.write_text(text))
+        write_json(given.json, record)
     return 0
-
-
-def peer(module: str) -> Any:
-    """Import a module of another package. Raises: UserError, which names the extra, where it is not installed."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in PEERS:
-            raise
-        package = PEERS[module.split(".")[0]]
-        raise UserError(f"{package}: not installed, needed to compare with; pip install -e .[peers]") from None
 
 
 def features(n: int, d: int, seed: int, scale: float = 1.0) -> Features:
@@ -223,7 +211,7 @@ def all_part(given: Any) -> tuple[str, list[Contender]]:
     spread = kid_subsets(y, x, subsets=min(10, given.subsets), size=size)[1]
     return f"All metrics of {given.images} + {given.images} images with cached features, {given.dim} features", [
         Contender("ours", ours, {}),
-        Contender("clean-fid: Frechet distance", frechet, {"frechet": 1e-4}),
+        Contender(FRECHET_OF_ALL, frechet, {"frechet": 1e-4}),
         Contender(
             "torch-fidelity: KID",
             lambda: fidelity_kid(y, x, given),
@@ -242,6 +230,7 @@ PARTS: dict[str, Callable[[Any], tuple[str, list[Contender]]]] = {
     "all": all_part,
 }
 SUM, SUM_WANTED = "sum of the peers", 4.0
+FRECHET_OF_ALL = "clean-fid: Frechet distance"  # what tells the part "all", whose peers share the values out
 
 
 def moments(x: Features) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -272,13 +261,16 @@ def peer_prdc(x: NDArray, y: NDArray) -> Values:
         sys.stdout = stdout
 
 
-def measure(contenders: Sequence[Contender], repeats: int) -> dict[str, list[tuple[float, float]]]:
-    """Run all in turns; return (wall, CPU) seconds of each round.
+def measure(
+    contenders: Sequence[Contender], repeats: int
+) -> tuple[dict[str, list[tuple[float, float]]], dict[str, Values]]:
+    """Run all in turns; return (wall, CPU) seconds of each round, and how far values were from ours at most.
 
     Raises:
         RuntimeError: a value is further from ours than allowed.
     """
     times: dict[str, list[tuple[float, float]]] = {contender.name: [] for contender in contenders}
+    apart: dict[str, Values] = {contender.name: dict.fromkeys(contender.tolerance, 0.0) for contender in contenders}
     for k in range(repeats):
         ours: Values = {}
         for contender in contenders:
@@ -292,11 +284,38 @@ def measure(contenders: Sequence[Contender], repeats: int) -> dict[str, list[tup
             )
             ours = ours or values
             for name, allowed in contender.tolerance.items():
-                if not abs(values[name] - ours[name]) <= allowed:
+                difference = abs(values[name] - ours[name])
+                if not difference <= allowed:
                     raise RuntimeError(
                         f"{contender.name}: {name} is {values[name]}, ours {ours[name]} (allowed: {allowed:.1e})"
                     )
-    return times
+                apart[contender.name][name] = max(difference, apart[contender.name][name])
+    return times, apart
+
+
+def comparisons(
+    title: str, contenders: Sequence[Contender], times: dict[str, list[tuple[float, float]]], apart: dict[str, Values]
+) -> list[Comparison]:
+    """Return a row per contender; where each peer has only some of the values, one of their sum."""
+    wall = {name: [seconds[0] for seconds in rounds] for name, rounds in times.items()}
+    own, *others = (contender.name for contender in contenders)
+    wanted = {contender.name: contender.wanted for contender in contenders}
+    if FRECHET_OF_ALL in wall:
+        wall[SUM] = np.sum([wall[name] for name in others], axis=0).tolist()
+        wanted[SUM], apart = SUM_WANTED, {SUM: {k: v for name in others for k, v in apart[name].items()}}
+        others = [SUM]
+    return [
+        Comparison.of(
+            title,
+            name,
+            wall[own],
+            wall[name],
+            setting=f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}",
+            unchanged=", ".join(f"{metric} {difference:.0e}" for metric, difference in apart[name].items()),
+            wanted=wanted[name],
+        )
+        for name in others
+    ]
 
 
 def report(contenders: Sequence[Contender], times: dict[str, list[tuple[float, float]]]) -> str:
@@ -304,7 +323,7 @@ def report(contenders: Sequence[Contender], times: dict[str, list[tuple[float, f
     seconds = {name: np.array(rounds) for name, rounds in times.items()}  # (rounds, 2)
     own, *others = (contender.name for contender in contenders)
     wanted = {contender.name: contender.wanted for contender in contenders}
-    if "clean-fid: Frechet distance" in seconds:
+    if FRECHET_OF_ALL in seconds:
         seconds[SUM] = np.sum([seconds[name] for name in others], axis=0)
         wanted[SUM] = SUM_WANTED
     lines = [

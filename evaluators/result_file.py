@@ -105,6 +105,10 @@ def read_results(path: Path) -> Results:
         UserError: the file is missing, cut off, edited, of a newer version, or no result file; the message says which.
     """
     try:
+        if Path(path).exists() and not (
+            Path(path).is_file() or Path(path).is_dir()
+        ):  # opening a pipe would wait for ever
+            raise UserError(f"is a pipe or a device; {NO_RESULTS}")
         return _results(_parse(Path(path).read_bytes()))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {NO_RESULTS}") from None

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -11,6 +12,7 @@ import torch
 from vaebm.errors import UserError
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "langevin.py"
+sys.path.append(str(SCRIPT.parent))  # as for a script there
 MINI = ["--config", "mini", "--batch-size", "2", "--repeats", "1"]
 
 
@@ -36,6 +38,13 @@ def test_it_prints_a_row_per_variant_and_they_agree(
     assert record["difference"]["states"] < script.TOLERANCE
     # Not zero: the frozen gradient is another computation.
     assert 0 < record["difference"]["gradients"] < script.TOLERANCE
+    rows = record["comparisons"]
+    assert [row["what"] for row in rows] == [f"Langevin step: {name}" for name in (script.EPS_ONLY, script.FROZEN)]
+    assert [row["wanted"] for row in rows] == [0.0, 1.5]
+    for row, name in zip(rows, (script.EPS_ONLY, script.FROZEN), strict=True):
+        wall = {way: record["seconds"][way][0][0] for way in (script.STRAIGHTFORWARD, name)}
+        assert row["against"] == script.STRAIGHTFORWARD
+        assert row["ratio"] == wall[script.STRAIGHTFORWARD] / wall[name]
     assert not list(tmp_path.glob("*.partial"))
 
 

@@ -13,6 +13,7 @@ import pytest
 from vaebm.errors import UserError
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "metrics.py"
+sys.path.append(str(SCRIPT.parent))  # as for a script there
 SMALL = ["--images", "120", "--kid-images", "130", "--dim", "24", "--subsets", "3", "--size", "50"]
 
 
@@ -45,6 +46,17 @@ def test_every_part_prints_a_table_and_its_values_agree(
     for part in record["parts"].values():
         assert all(len(rounds) == 2 and np.min(rounds) >= 0 for rounds in part["seconds"].values())
     assert 0 <= record["parts"]["prdc"]["memory_bytes"] < 3e8
+    rows = record["comparisons"]
+    assert [row["against"] for row in rows if row["what"].startswith("KID")] == list(record["parts"]["kid"]["seconds"])[
+        1:
+    ]
+    assert [row["against"] for row in rows if row["what"].startswith("All")] == [script.SUM]
+    found = record["parts"]["frechet"]
+    row = next(row for row in rows if row["against"] == "torch-fidelity")
+    (own, _), (theirs, _) = (found["seconds"][name][0] for name in ("ours", "torch-fidelity"))
+    (own2, _), (theirs2, _) = (found["seconds"][name][1] for name in ("ours", "torch-fidelity"))
+    assert row["ratio"] == pytest.approx((theirs / own + theirs2 / own2) / 2)
+    assert row["unchanged"] == f"frechet {found['differences']['torch-fidelity']['frechet']:.0e}"
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -85,6 +97,15 @@ def test_ratios_are_medians_within_rounds(script: ModuleType) -> None:
     contenders = [script.Contender("ours", dict, {}), script.Contender("theirs", dict, {}, 2.5)]
     times = {"ours": [(1.0, 2.0), (2.0, 2.0), (4.0, 2.0)], "theirs": [(3.0, 2.0), (8.0, 4.0), (8.0, 8.0)]}
     assert script.report(contenders, times).splitlines()[-1] == "| theirs | 8 | 4 | 3 | 2 | >= 2.5 |"
+
+
+def test_the_sum_of_the_peers_is_compared_where_each_has_a_part(script: ModuleType) -> None:
+    contenders = [script.Contender(name, dict, {}) for name in ("ours", script.FRECHET_OF_ALL, "torch-fidelity: KID")]
+    times = {"ours": [(1.0, 1.0)], script.FRECHET_OF_ALL: [(2.0, 9.0)], "torch-fidelity: KID": [(3.0, 9.0)]}
+    apart = {"ours": {}, script.FRECHET_OF_ALL: {"frechet": 1e-9}, "torch-fidelity: KID": {"kid": 1e-5}}
+    (row,) = script.comparisons("All metrics", contenders, times, apart)
+    assert (row.against, row.reference, row.ratio, row.wanted) == (script.SUM, 5.0, 5.0, script.SUM_WANTED)
+    assert row.unchanged == "frechet 1e-09, kid 1e-05"
 
 
 def test_memory_is_that_of_a_process_of_its_own(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

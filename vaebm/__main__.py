@@ -12,6 +12,11 @@ python -m vaebm likelihood --checkpoint nvae.safetensors --dataset cifar10 --imp
 python -m vaebm toy --out runs/toy
 """
 
+if __name__ == "__main__":  # the imports below take a moment
+    from vaebm.interrupts import watch
+
+    watch()
+
 import sys
 from collections.abc import Sequence
 

@@ -12,9 +12,12 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from vaebm.atomic import FULL
+from vaebm.config_file import check_configs
 from vaebm.errors import UserError, did_you_mean
 from vaebm.interrupts import Caught, interruptible, say
 from vaebm.parallel import rank, world_size
+
+_NAME = re.compile(r"[\w.+-]{1,80}")  # it stands in tables, and in the names of files and of arrays
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
@@ -23,8 +26,15 @@ def parse(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
     Raises:
         UserError: an option or a value is wrong; for an unknown option, with the nearest known one.
     """
+    given = sys.argv[1:] if arguments is None else arguments
+    for word in given:
+        if not word.isascii() and not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise UserError(f"{word!r}: is no text (not UTF-8); rename the file or choose another name")
+    check_configs(given)
     try:
         return parser.instantiate(parser.parse_args(arguments))
+    except RecursionError:
+        raise UserError("--config: what it holds is nested too deep") from None
     except (ArgumentError, ValueError, TypeError, KeyError) as error:
         message = " ".join(str(error).split())
         unknown = re.search(r"(?:unrecognized arguments:|does not accept option) '?(-*[\w.-]+)", message)
@@ -111,7 +121,9 @@ def _in_one_line(error: Exception) -> str | None:
 
 
 # Where no file is named, too: writing fails long after opening.
-_WHAT_NOW = dict.fromkeys(FULL, "; free some space and repeat the command (a training with --resume): what was made is kept")
+_WHAT_NOW = dict.fromkeys(
+    FULL, "; free some space and repeat the command (a training with --resume): what was made is kept"
+)
 _WHAT_NOW[errno.EROFS] = "; choose another folder"
 
 
@@ -142,6 +154,8 @@ def named(flag: str, values: Sequence[str]) -> dict[str, str]:
         name, equals, path = value.partition("=")
         if not (name and equals and path):
             raise UserError(f"{flag} {value}: needed NAME=PATH")
+        if not _NAME.fullmatch(name) or not name.strip("."):
+            raise UserError(f"{flag} {name[:80]!r}=...: needed a NAME of letters, digits and _ . + -, at most 80")
         if name in pairs:
             raise UserError(f"{flag} {name}=...: the name is given twice; needed one file per name")
         pairs[name] = path

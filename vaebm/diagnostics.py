@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vaebm.model import VAEBM, ChainSettings
+from vaebm.parallel import in_turns
 from vaebm.sampling import SAMPLE_BLOCK, to_images
 from vaebm.training.batches import from_uint8
 
@@ -30,6 +31,8 @@ def diagnose(
     reference: np.ndarray | None = None,
 ) -> list[Row]:
     """Run the chains that :meth:`VAEBM.sample` runs and return one row per step, the start (the VAE's own samples) being step 0.
+
+    Processes under torchrun share out the chains, in blocks; each gets all rows.
 
     Args:
         seeds: one chain each.
@@ -50,12 +53,13 @@ def diagnose(
         * ``saturated``: share of x's pixels at 0 or 1, which pull at nothing
     """
     data = _energies(model, reference)
-    found: dict[str, list[np.ndarray]] = {}
-    for i in range(0, len(seeds), SAMPLE_BLOCK):
-        steps = list(_watch(model, seeds[i : i + SAMPLE_BLOCK], chain, seed))
-        for name in steps[0]:
-            found.setdefault(name, []).append(np.stack([values[name] for values in steps]))
-    chains = {name: np.concatenate(parts, axis=1) for name, parts in found.items()}  # (steps + 1, N)
+
+    def one(block: Sequence[int]) -> dict[str, np.ndarray]:
+        steps = list(_watch(model, block, chain, seed))
+        return {name: np.stack([values[name] for values in steps]) for name in steps[0]}
+
+    parts = in_turns([seeds[i : i + SAMPLE_BLOCK] for i in range(0, len(seeds), SAMPLE_BLOCK)], one)
+    chains = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}  # (steps + 1, N)
     rms = lambda name, k: math.sqrt(chains[name][k].mean())
     return [
         {
@@ -108,7 +112,8 @@ def _energies(model: VAEBM, images: np.ndarray | None) -> np.ndarray | None:
         return None
     device = next(model.nvae.parameters()).device
     parts = [images[i : i + SAMPLE_BLOCK] for i in range(0, len(images), SAMPLE_BLOCK)]
-    return torch.cat([model.energy(from_uint8(part, device)) for part in parts]).double().cpu().numpy()
+    energies = in_turns(parts, lambda part: model.energy(from_uint8(part, device)).double().cpu().numpy())
+    return np.concatenate(energies)
 
 
 def _summary(name: str, values: np.ndarray | None) -> Row:

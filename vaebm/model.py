@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vaebm.langevin import TARGETS, Noise, Uniform, decode, langevin_chain, metropolis_chain, potential
-from vaebm.noise import normal, uniform
+from vaebm.noise import ahead, normal, uniform
 from vaebm.nvae import NVAE, Decoded
 
 OUTPUTS = ("mean", "sample")
@@ -149,12 +149,13 @@ class VAEBM(nn.Module):
             done: steps that the chains have behind them. Their noise is not used again: a chain that is stopped, kept and
                 continued with the same ``seed`` is the chain that was never stopped.
         """
-        yield from self.states(
-            self.start(seeds, seed=seed) if start is None else start,
-            chain,
-            lambda k: self._draw(seeds, seed, f"langevin.{done + k}"),
-            lambda k: uniform(seed, seeds, f"metropolis.{done + k}", (1,), self._device).squeeze(1),
-        )
+        with ahead(lambda k: self._draw(seeds, seed, f"langevin.{done + k}"), chain.steps) as noise:
+            yield from self.states(
+                self.start(seeds, seed=seed) if start is None else start,
+                chain,
+                noise,
+                lambda k: uniform(seed, seeds, f"metropolis.{done + k}", (1,), self._device).squeeze(1),
+            )
 
     @property
     def _device(self) -> torch.device:

@@ -6,11 +6,17 @@ as 1, 2, 3", SC 2011) and moved to the device, so that every device sees the sam
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def _digest(*parts: object) -> int:
@@ -57,6 +63,37 @@ def uniform(
     for row, key in zip(out, keys, strict=True):
         _generator(stream, key).random(out=row, dtype=np.float32)
     return torch.from_numpy(out).to(device)
+
+
+@contextmanager
+def ahead(draw: Callable[[int], T], steps: int) -> Iterator[Callable[[int], T]]:
+    """Draw the noise of a chain's next step in a thread while the network computes this one: what ``draw`` returns, and sooner.
+
+    numpy draws without Python's lock, so that both run at once. One step is drawn ahead, not more. The thread ends with the context,
+    whatever ends that.
+
+    Args:
+        draw: k -> the noise of step k.
+        steps: k runs from 0 to ``steps`` - 1.
+
+    Yields:
+        What to call in place of ``draw``.
+    """
+    # A thread starts on device 0: "cuda" is to mean there what it means here.
+    gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    enter = None if gpu is None else partial(torch.cuda.set_device, gpu)
+    with ThreadPoolExecutor(1, thread_name_prefix="noise", initializer=enter) as thread:
+        coming: dict[int, Future[T]] = {}
+
+        def noise(k: int) -> T:
+            now = coming.pop(k, None) or thread.submit(draw, k)
+            if k + 1 < steps:
+                coming[k + 1] = thread.submit(draw, k + 1)
+            return now.result()
+
+        if steps > 0:
+            coming[0] = thread.submit(draw, 0)
+        yield noise
 
 
 def content_keys(images: np.ndarray) -> list[int]:

@@ -24,10 +24,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vaebm.atomic import write_atomically
+from vaebm import lock
+from vaebm.atomic import FULL, write_atomically
 from vaebm.errors import UserError, did_you_mean
 from vaebm.frozen import freeze
+from vaebm.lock import locked
 from vaebm.model import OUTPUTS, VAEBM, ChainSettings, last
+from vaebm.parallel import in_turns, on_main, rank, world_size
 from vaebm.training.batches import to_uint8
 
 SAMPLE_BLOCK = 16
@@ -85,15 +88,18 @@ def to_images(x: Tensor, postprocess: str = "clamp") -> np.ndarray:
     return to_uint8(x)
 
 
-def blocks(seeds: Sequence[int]) -> Iterator[tuple[list[int], int]]:
-    """Yield ``SAMPLE_BLOCK`` seeds at a time, the last ones filled up, and how many of them were asked for."""
-    for start in range(0, len(seeds), SAMPLE_BLOCK):
-        block = list(seeds[start : start + SAMPLE_BLOCK])
-        yield block + block[:1] * (SAMPLE_BLOCK - len(block)), len(block)
+def blocks(seeds: Sequence[int], block: int = SAMPLE_BLOCK) -> Iterator[tuple[list[int], int]]:
+    """Yield ``block`` seeds at a time, the last ones filled up, and how many of them were asked for."""
+    for start in range(0, len(seeds), block):
+        part = list(seeds[start : start + block])
+        yield part + part[:1] * (block - len(part)), len(part)
 
 
 def sample_in_blocks(
-    draw: Callable[[Sequence[int]], np.ndarray], seeds: Sequence[int], image_shape: tuple[int, ...]
+    draw: Callable[[Sequence[int]], np.ndarray],
+    seeds: Sequence[int],
+    image_shape: tuple[int, ...],
+    block: int = SAMPLE_BLOCK,
 ) -> np.ndarray:
     """Draw images in blocks of one fixed size, the last one filled up and cut.
 
@@ -102,11 +108,12 @@ def sample_in_blocks(
     kind of device).
 
     Args:
-        draw: maps ``SAMPLE_BLOCK`` seeds to as many uint8 images (n, H, W, C), or ladders of them.
+        draw: maps ``block`` seeds to as many uint8 images (n, H, W, C), or ladders of them.
         image_shape: what follows n, for no seeds at all.
+        block: images drawn together; another number may change the last bits of an image.
     """
     parts = [np.empty((0, *image_shape), dtype=np.uint8)]
-    return np.concatenate(parts + [draw(filled)[:n] for filled, n in blocks(seeds)])
+    return np.concatenate(parts + [draw(filled)[:n] for filled, n in blocks(seeds, block)])
 
 
 def on_device(model: VAEBM, device: torch.device | str) -> VAEBM:
@@ -261,46 +268,80 @@ class SamplingRun:
     def run(self, *, progress: bool = True) -> Path:
         """Draw what is missing, write the target and return its path; a finished one of the same recipe is left as it is.
 
+        Processes under torchrun share out the images; the first one puts them together.
+
         Raises:
-            UserError: something else is there, or the files cannot be written.
+            UserError: something else is there, another run makes it, or the files cannot be written.
         """
-        try:
-            if not self._finished():
-                self._open_unfinished()
-                try:
-                    self._draw(progress)
-                except UserError:
-                    if (
-                        not self._shards()
-                    ):  # a chain exploded: nothing to keep, and a smaller step size is another recipe
-                        self._clean_up()
-                    raise
-            self._clean_up()
-        except OSError as error:
-            raise UserError(f"--to {self.target}: cannot be written ({error.strerror or error})") from None
+        if self._on_main(self._finished):
+            self._on_main(self._clean_up)
+            return self.target
+        with locked(self.unfinished, "--to", self.target):
+            if not self._on_main(self._finished):  # by a run that has just ended
+                self._on_main(self._open_unfinished)
+                self._draw(progress)
+            self._on_main(self._clean_up)
         return self.target
 
+    def _on_main(self, work: Callable[[], Any]) -> Any:
+        return on_main(lambda: self._writing(work))
+
+    def _writing(self, work: Callable[[], Any]) -> Any:
+        """Call ``work``; what the file system refuses is the user's to mend."""
+        try:
+            return work()
+        except OSError as error:
+            kept = "; repeat the command once there is room: what was made is kept" if error.errno in FULL else ""
+            raise UserError(f"--to {self.target}: cannot be written ({error.strerror or error}){kept}") from None
+
     def _draw(self, progress: bool) -> None:
-        shards = self._shards()
-        count = sum(len(shard) for shard in shards)
+        missing = self._on_main(self._missing)
         began = time.perf_counter()
+        todo = sum(map(len, missing))
         with tqdm(
-            total=self.num_images, initial=count, disable=not progress, file=sys.stderr, unit=" images", smoothing=0.1
+            total=self.num_images,
+            initial=self.num_images - todo,
+            disable=not progress or rank() > 0,
+            file=sys.stderr,
+            unit=" images",
+            smoothing=0.1,
         ) as bar:
-            while count < self.num_images:
-                parts: dict[str, list[np.ndarray]] = {"images": []}
-                for seeds, n in blocks(range(count, min(count + self.shard, self.num_images))):
-                    images, state = draw_images(self.model, seeds, self.sampling, self.chains)
-                    parts["images"].append(images[:n])
-                    if self.save_chains is not None:
-                        for name, part in zip(self._state_names(), state, strict=True):
-                            parts.setdefault(name, []).append(part[:n].cpu().numpy())
-                    bar.update(n)
-                shard = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-                _write_npz(self._shard_path(count), shard)
-                shards.append(shard["images"])
-                count += len(shards[-1])
-        self._write(np.concatenate(shards), time.perf_counter() - began)
+
+            def drawn(n: int) -> None:
+                bar.update(min(n * world_size(), self.num_images - bar.n))  # the others are about as far
+
+            try:
+                in_turns(missing, lambda span: self._writing(lambda: self._draw_shard(span, drawn)))
+            except UserError:
+                # A chain exploded: nothing to keep, and a smaller step size is another recipe.
+                self._on_main(lambda: None if self._kept() else self._clean_up())
+                raise
+        self._on_main(lambda: self._write(np.concatenate(self._shards()), time.perf_counter() - began))
+
+    def _missing(self) -> list[range]:
+        """The images that no shard holds, cut into shards; for several processes into smaller ones, so that they end together."""
+        kept, gaps, start = self._kept(), [], 0
+        while start < self.num_images:
+            if start in kept:
+                start += kept[start]
+                continue
+            stop = min([self.num_images, *(first for first in kept if first > start)])
+            gaps.append(range(start, stop))
+            start = stop
+        share = -(-sum(map(len, gaps)) // (4 * world_size()))
+        size = min(self.shard, -(-share // SAMPLE_BLOCK) * SAMPLE_BLOCK) if world_size() > 1 else self.shard
+        return [gap[i : i + size] for gap in gaps for i in range(0, len(gap), size)]
+
+    def _draw_shard(self, span: range, drawn: Callable[[int], None]) -> None:
+        parts: dict[str, list[np.ndarray]] = {"images": []}
+        for seeds, n in blocks(span):
+            images, state = draw_images(self.model, seeds, self.sampling, self.chains)
+            parts["images"].append(images[:n])
+            if self.save_chains is not None:
+                for name, part in zip(self._state_names(), state, strict=True):
+                    parts.setdefault(name, []).append(part[:n].cpu().numpy())
+            drawn(n)
+        _write_npz(self._shard_path(span.start), {name: np.concatenate(arrays) for name, arrays in parts.items()})
 
     def _state_names(self) -> list[str]:
         return ["eps_x", *(f"eps_z_{i}" for i in range(len(self.model.state_shapes) - 1))]
@@ -325,13 +366,14 @@ class SamplingRun:
 
     def _open_unfinished(self) -> None:
         recipe = self.unfinished / "recipe.json"
-        if self.unfinished.exists() and self._key_in(recipe) != self.key and any(self.unfinished.iterdir()):
+        there = {path.name for path in self.unfinished.iterdir()} - {lock.FILE}
+        if there and self._key_in(recipe) != self.key:
             raise UserError(
                 f"--to {self.target}: {self.unfinished.name} holds an unfinished run of another recipe "
                 f"({self._difference(recipe)}); repeat its command, choose another place or remove it"
             )
-        for folder in (self.unfinished, *([self.save_chains.parent] if self.save_chains is not None else [])):
-            folder.mkdir(parents=True, exist_ok=True)
+        if self.save_chains is not None:
+            self.save_chains.parent.mkdir(parents=True, exist_ok=True)
         _write_json(recipe, {"key": self.key, "recipe": self.recipe})
 
     @staticmethod
@@ -352,10 +394,22 @@ class SamplingRun:
             return f"{path.name} is not readable"
         return f"other {name}" if name in ("weights", "start") else f"{name} {theirs.get(name)}, now {mine[name]}"
 
+    def _kept(self) -> dict[int, int]:
+        """First image -> number of images of every shard that is whole."""
+        shards = {int(path.stem): _read_array(path, "images") for path in self.unfinished.glob("[0-9]*.npz")}
+        return {start: len(images) for start, images in shards.items() if images is not None and len(images)}
+
     def _shards(self, name: str = "images") -> list[np.ndarray]:
-        """One array of all readable shards that follow one another from image 0."""
+        """One array of all shards, from image 0 on.
+
+        Raises:
+            UserError: one has been damaged since it was written.
+        """
         found: list[np.ndarray] = []
-        while (part := _read_array(self._shard_path(sum(map(len, found))), name)) is not None:
+        while (start := sum(map(len, found))) < self.num_images:
+            part = _read_array(self._shard_path(start), name)
+            if part is None:
+                raise UserError(f"{self._shard_path(start)}: damaged since it was written; repeat the command")
             found.append(part)
         return found
 
@@ -379,8 +433,7 @@ class SamplingRun:
         elif self.target.suffix == ".npz":
             _write_npz(self.target, {"images": images})
         else:
-            np.save(self.unfinished / "samples.npy", images)
-            os.replace(self.unfinished / "samples.npy", self.target)
+            _write_npy(self.target, images)
 
     def _write_pngs(self, images: np.ndarray) -> None:
         from PIL import Image
@@ -402,6 +455,14 @@ def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     def write(partial: Path) -> None:
         with partial.open("wb") as file:  # given a path, numpy would append .npz to it
             np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    write_atomically(path, write)
+
+
+def _write_npy(path: Path, array: np.ndarray) -> None:
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            np.save(file, array)
 
     write_atomically(path, write)
 

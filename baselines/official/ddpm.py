@@ -21,13 +21,14 @@ from torch import Tensor
 
 from baselines.ddpm import CIFAR10_UNET, DDPM, DDPMArchitecture, DDPMSampling
 from vaebm.checkpoints import Checkpoint
-from vaebm.checkpoints.limits import check_numbers
+from vaebm.checkpoints.limits import at_most, check_numbers
 from vaebm.checkpoints.native import FORMAT, check_weights, file_sha256
 from vaebm.checkpoints.pickles import read_pickle
 from vaebm.errors import UserError
 from vaebm.json_file import read_object
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+PUBLISHED_WEIGHTS = 500  # tensors of the largest published network, about
 VARIANCES = {"fixed_large": "fixedlarge", "fixed_small": "fixedsmall"}
 
 # Older names in the attention of diffusers -> now.
@@ -55,7 +56,7 @@ def _checkpoint(
     """``files``: what decides the numbers, for the hash."""
     weights = {f"unet.{name}": value.float() for name, value in state.items()}
     try:
-        with torch.device("meta"):
+        with at_most(max(len(state), PUBLISHED_WEIGHTS), "its network"), torch.device("meta"):
             network = DDPM(architecture)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

@@ -110,7 +110,9 @@ def read_network(path: Path) -> nn.Module:
     """
     needed = f"needed a state dict of the FID Inception, as {FILE.name} is"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"--weights {path}: cannot be read ({reason(error)}); {needed}") from None
     network = fid_inception()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from suite_bench import FEATURES, Painter, make_bench, subject
 
-from evaluators import generation
+from evaluators import generation, spaces
 from evaluators.ahead import Ahead, spare
 from evaluators.generation import GenerationSuite
 from vaebm.errors import UserError
@@ -98,7 +98,7 @@ def test_features_extracted_ahead_give_the_same_rows(tmp_path: Path, monkeypatch
 def test_features_are_extracted_while_the_next_system_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second painter waits for the features of the first: without a thread ahead it would wait for ever."""
     extracted = threading.Event()
-    extract = generation.summarise
+    extract = spaces.summarise
 
     def seen(*given: Any, **how: Any) -> Any:
         found = extract(*given, **how)
@@ -111,7 +111,7 @@ def test_features_are_extracted_while_the_next_system_draws(tmp_path: Path, monk
             assert extracted.wait(20), "nothing was extracted while this system was to draw"
             return super().sample(seeds)
 
-    monkeypatch.setattr(generation, "summarise", seen)
+    monkeypatch.setattr(spaces, "summarise", seen)
     monkeypatch.setattr(generation, "spare", lambda device: True)
     systems = {"first": subject("first", Painter()), "second": subject("second", Waiting())}
     GenerationSuite().measure(make_bench(tmp_path, systems, features=FEATURES, num_images=40))

@@ -1,16 +1,19 @@
 """From a checkpoint to the model that its card describes, and from what a user names to a model with its recipe."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from vaebm.checkpoints.native import Checkpoint, load_checkpoint, load_weights
+from vaebm.checkpoints.native import Checkpoint, load_checkpoint, load_network
 from vaebm.energy import EnergyConfig, EnergyNetwork
 from vaebm.errors import UserError
 from vaebm.model import VAEBM
 from vaebm.nvae import NVAE, NVAEConfig
+
+Config = TypeVar("Config")
 
 
 def build_nvae(checkpoint: Checkpoint, origin: str) -> NVAE:
@@ -22,16 +25,22 @@ def build_nvae(checkpoint: Checkpoint, origin: str) -> NVAE:
     Raises:
         UserError: the weights do not fit the card's architecture.
     """
-    nvae = NVAE(NVAEConfig.from_json(checkpoint.card["architecture"]["nvae"]))
-    load_weights(nvae, checkpoint.part("nvae"), origin)
-    return nvae
+    config = _config(checkpoint, "nvae", NVAEConfig.from_json)
+    return load_network(lambda: NVAE(config), checkpoint.part("nvae"), origin)
 
 
 def build_energy(checkpoint: Checkpoint, origin: str) -> EnergyNetwork:
     """Return the energy network of a checkpoint of kind "vaebm" (or an official "energy"); arguments as for :func:`build_nvae`."""
-    energy = EnergyNetwork(EnergyConfig.from_json(checkpoint.card["architecture"]["energy"]))
-    load_weights(energy, checkpoint.part("energy"), origin)
-    return energy
+    config = _config(checkpoint, "energy", EnergyConfig.from_json)
+    return load_network(lambda: EnergyNetwork(config), checkpoint.part("energy"), origin)
+
+
+def _config(checkpoint: Checkpoint, part: str, parse: Callable[[dict[str, Any]], Config]) -> Config:
+    try:
+        return parse(checkpoint.card["architecture"][part])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        wrong = f"not the card of a {checkpoint.kind} ({type(error).__name__}: {error})"
+        raise UserError(f"{checkpoint.path.with_suffix('.json')}: {wrong}") from None
 
 
 def build_vaebm(checkpoint: Checkpoint, origin: str, nvae: Checkpoint | None = None) -> VAEBM:
@@ -44,6 +53,8 @@ def build_vaebm(checkpoint: Checkpoint, origin: str, nvae: Checkpoint | None = N
         UserError: the NVAE is missing or another one than the energy was trained against, or weights do not fit their card.
     """
     named = checkpoint.card["nvae"]
+    if not isinstance(named, dict) or Path(str(named.get("file", ""))).name != named.get("file"):
+        raise UserError(f"{origin}: the card's nvae is no file beside it, needed {{'file': NAME, 'sha256': ...}}")
     nvae = nvae or load_checkpoint(checkpoint.path.with_name(named["file"]))
     if nvae.card["sha256"] != named["sha256"]:
         raise UserError(

@@ -8,20 +8,26 @@ The card says what the weights are and how they are to be used::
 
 import hashlib
 import json
-import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from vaebm.atomic import replace_together
+from vaebm.checkpoints.limits import Room, at_most, check_numbers
 from vaebm.errors import UserError
+from vaebm.json_file import read_object
 
 FORMAT = 1
+MAX_BYTES = 2**35  # of the weights; the largest published ones that are read here have 0.6 GB
+Network = TypeVar("Network", bound=nn.Module)
+_PARTS = ("architecture", "sampling", "training")
 
 
 @dataclass(frozen=True)
@@ -56,16 +62,9 @@ def save_checkpoint(path: Path, weights: dict[str, Tensor], card: dict[str, Any]
     payload = save_safetensors(stored)
     card = {"format": FORMAT, **card, "sha256": hashlib.sha256(payload).hexdigest()}
     contents = {path: payload, path.with_suffix(".json"): (json.dumps(card, indent=1) + "\n").encode()}
-    partials = {target: target.with_name(target.name + ".partial") for target in contents}
-    try:
-        # Both are complete on disk before either takes its place: an interrupted save leaves an older pair as it was.
-        for target, content in contents.items():
-            partials[target].write_bytes(content)
-        for target, partial in partials.items():
-            os.replace(partial, target)
-    finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)
+    # Both are complete on disk before either takes its place: an interrupted save leaves an older pair as it was.
+    write = lambda content, file: file.write_bytes(content)
+    replace_together({target: partial(write, content) for target, content in contents.items()})
 
 
 def file_sha256(path: Path) -> str:
@@ -83,7 +82,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a native checkpoint and verify it against its card.
 
     Raises:
-        UserError: a file is missing, truncated, of another format, or does not match the card's hash.
+        UserError: a file is missing, truncated, of another format, or does not match the card's hash; or a setting of the card is beyond
+            all measure (``vaebm.checkpoints.limits``).
     """
     card_path = path.with_suffix(".json")
     if path.suffix != ".safetensors":
@@ -93,13 +93,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise UserError(
                 f"{needed}: no such file (a native checkpoint is NAME.safetensors with NAME.json beside it)"
             )
-    try:
-        card = json.loads(card_path.read_text())
-        kind, found = card["kind"], card["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{card_path}: not a checkpoint card ({error})") from None
+    card = read_card(card_path)
+    kind, found = card["kind"], card.get("format")
     if found != FORMAT:
-        raise UserError(f"{card_path}: card format {found}, this version reads {FORMAT}")
+        raise UserError(f"{card_path}: card format {str(found)[:40]}, this version reads {FORMAT}")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise UserError(f"{path}: has {size:,} bytes, the limit is {MAX_BYTES:,}")
     payload = path.read_bytes()
     if hashlib.sha256(payload).hexdigest() != card.get("sha256"):
         raise UserError(
@@ -107,9 +106,42 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         weights = load_safetensors(payload)
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a {kind} checkpoint ({error})") from None
+    except Exception as error:  # a damaged header makes the reader raise this and that
+        raise UserError(f"{path}: not a {kind} checkpoint ({str(error)[:200] or type(error).__name__})") from None
     return Checkpoint(card, {k: v.float() if v.dtype == torch.float16 else v for k, v in weights.items()}, path)
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Return a card, whose numbers are of a measure (``vaebm.checkpoints.limits``).
+
+    Raises:
+        UserError: it is no card; the message says why.
+    """
+    try:
+        card = read_object(path)
+        if not isinstance(card["kind"], str) or not isinstance(card.get("sha256", ""), str):
+            raise TypeError("its kind or sha256 is no text")
+        for part in _PARTS:
+            if not isinstance(card.get(part, {}), dict):
+                raise TypeError(f"its {part} is no object")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: not a checkpoint card ({what})") from None
+    check_numbers(card.get("architecture", {}), card.get("sampling", {}), str(path))
+    return card
+
+
+def load_network(build: Callable[[], Network], weights: Mapping[str, Tensor], origin: str) -> Network:
+    """Build a network and load its weights, which must be exactly its own.
+
+    Raises:
+        UserError: as :func:`check_weights`; or what the card asks for is more than there is in its file by far, which is found before any
+            memory is taken for it.
+    """
+    with at_most(len(weights), origin), Room(sum(value.numel() for value in weights.values()), origin):
+        network = build()
+    load_weights(network, dict(weights), origin)
+    return network
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
@@ -126,7 +158,7 @@ def check_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) ->
     """Refuse weights that are not those of ``module``, which may be on the meta device.
 
     Raises:
-        UserError: names or shapes differ; the first difference is named.
+        UserError: names, shapes or kinds of numbers differ, or a weight is NaN or infinite; the first one is named.
     """
     own = module.state_dict()
     for name in own:
@@ -141,3 +173,16 @@ def check_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) ->
         raise UserError(
             f"{origin}: weight {unknown[0]!r} does not belong to this architecture ({len(unknown)} unknown in all)"
         )
+    for name, needed in own.items():
+        found = weights[name]
+        if (found.is_floating_point(), found.is_complex()) != (needed.is_floating_point(), needed.is_complex()):
+            raise UserError(f"{origin}: weight {name!r} is {_kind(found)}, needed {_kind(needed)}")
+        # In the type that it will have: a float64 may be beyond float32.
+        if found.is_floating_point() and not found.is_meta and not found.to(needed.dtype).isfinite().all():
+            raise UserError(
+                f"{origin}: weight {name!r} holds NaN or infinity; a damaged file, or of a training that diverged"
+            )
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vaebm.atomic import write_atomically
+from vaebm.checkpoints.limits import at_most, check_numbers
 from vaebm.checkpoints.models import build_energy, build_nvae
 from vaebm.checkpoints.native import FORMAT, Checkpoint, check_weights, file_sha256
 from vaebm.checkpoints.official_names import canonical_state, official_aliases, official_names, our_names
@@ -117,7 +118,7 @@ def _read_nvae(saved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tens
             "args": {name: _plain(value) for name, value in args.items()},
         },
     }
-    with torch.device("meta"):
+    with at_most(len(state), "its state dict"), torch.device("meta"):
         return card, _our_weights(NVAE(config), state, "nvae")
 
 
@@ -125,6 +126,7 @@ def _read_energy(saved: Mapping[str, Any], energy: EnergyConfig | None) -> tuple
     state = _state(saved.get("model", saved))
     config = energy or energy_config({name: tuple(value.shape) for name, value in state.items()})
     if config is None and isinstance(saved.get(ENERGY_KEY), Mapping):
+        check_numbers(saved[ENERGY_KEY], {}, "its settings")
         config = EnergyConfig.from_json(saved[ENERGY_KEY])
     if config is None:
         raise UserError(
@@ -139,7 +141,7 @@ def _read_energy(saved: Mapping[str, Any], energy: EnergyConfig | None) -> tuple
         "architecture": {"energy": config.to_json()},
         "sampling": CHAINS[name or "cifar10"],
     }
-    with torch.device("meta"):
+    with at_most(len(state), "its state dict"), torch.device("meta"):
         return card, _our_weights(EnergyNetwork(config), state, "energy")
 
 

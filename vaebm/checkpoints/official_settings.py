@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from vaebm.checkpoints.limits import MAX_SIZE
 from vaebm.energy import ENERGIES, EnergyConfig
 from vaebm.errors import UserError, did_you_mean
 from vaebm.nvae import NVAEConfig, adaptive_groups
@@ -35,6 +36,7 @@ DEFAULTS: Mapping[str, Any] = {
     "num_x_bits": 8,
     "res_dist": False,
 }
+MAX_SCALES = 16  # the finest has 2^15 times the side of the coarsest
 BERNOULLI = ("mnist", "omniglot")
 PADDED = (*BERNOULLI, "stacked_mnist")  # 28 x 28 in a frame of 2
 BORDER = 2
@@ -87,15 +89,22 @@ def nvae_config(args: Mapping[str, Any], shapes: Shapes) -> NVAEConfig:
         if name not in found:
             raise UserError(f"the training arguments lack {name!r}")
         try:
-            return kind(found[name])
-        except (TypeError, ValueError):
+            read = kind(found[name])
+        except (TypeError, ValueError, OverflowError):
             raise UserError(f"the training argument {name} is {found[name]!r}, needed {kind.__name__}") from None
+        if (
+            isinstance(read, int) and abs(read) > MAX_SIZE and not name.startswith("num_channels")
+        ):  # which have a weight's shape
+            raise UserError(f"the training argument {name} is {str(read)[:40]}, needed at most {MAX_SIZE:,}")
+        return read
 
     kinds = {field.name: field.type for field in fields(NVAEConfig)}
     settings = {ours: value(theirs, kinds[ours]) for ours, theirs in ARGUMENTS.items()}  # type: ignore[arg-type]
     if settings["cells"] not in CELLS:
         raise UserError(f"unknown arch_instance {settings['cells']!r}.{did_you_mean(settings['cells'], CELLS)}")
     scales, groups = value("num_latent_scales"), value("num_groups_per_scale")
+    if scales > MAX_SCALES:
+        raise UserError(f"the training argument num_latent_scales is {scales}, needed at most {MAX_SCALES}")
     adaptive = value("ada_groups", bool)
     dataset, mixtures = value("dataset", str), value("num_mixture_dec")
     likelihood = "bernoulli" if dataset in BERNOULLI else "gaussian" if mixtures == 1 else "logistic_mixture"

@@ -6,18 +6,24 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from vaebm.data.zips import open_zip
 from vaebm.errors import UserError
 
 # What official files hold besides tensors and containers: their training arguments, whose numbers may be numpy's.
 _NUMPY_TYPES = [np.dtype(name) for name in ("bool", "int32", "int64", "float32", "float64")]
 _SCALAR = np.float64(0).__reduce__()[0]  # the function that makes numpy's scalars
+MAX_PICKLE_BYTES = 2**26  # of the pickle in an archive, which describes tensors and holds none
+MAX_DEPTH = 100  # of containers in containers
+MAX_PARTS = 10**6
+MAX_VIEW_BYTES = 2**26  # of a tensor that shows the same numbers many times
 ALLOWED: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -46,14 +52,19 @@ def read_pickle(path: Path) -> Any:
 
     Raises:
         ForeignPickleError: the file wants anything else.
-        UserError: it is missing, unreadable, truncated or of another format.
+        UserError: it is missing, unreadable, truncated or of another format, or what it holds is no plain content (:func:`_check`).
     """
     try:
         if path.is_dir():
             raise UserError(f"{path}: a folder, needed a file")
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise UserError(f"{path}: a pipe or a device, needed a file")
+        _check_archive(path)
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols
-            return torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
+            found = torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
+        _check(path, found)
+        return found
     except UserError:
         raise
     except FileNotFoundError:
@@ -64,6 +75,61 @@ def read_pickle(path: Path) -> Any:
         if wanted := _wanted(path, str(error)):
             raise ForeignPickleError(path, wanted) from None
         raise UserError(f"{path}: not a file of torch.save, or truncated ({type(error).__name__})") from None
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that ``torch.save`` cannot have written, before anything in it is unpacked."""
+    if not zipfile.is_zipfile(path):
+        return
+    with path.open("rb") as file, open_zip(file) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise UserError(f"{path}: its {member.filename} is compressed, which torch.save does not do")
+            if member.filename.endswith(".pkl") and member.file_size > MAX_PICKLE_BYTES:
+                raise UserError(
+                    f"{path}: its {member.filename} has {member.file_size:,} bytes, the limit is {MAX_PICKLE_BYTES:,}"
+                )
+
+
+def count_tensors(content: Any) -> int:
+    """Return how many tensors there are in what :func:`read_pickle` returned."""
+    return _weigh(content, {})[1]
+
+
+def _check(path: Path, content: Any) -> None:
+    """Refuse what would burden whoever goes through it.
+
+    Raises:
+        UserError: containers nested too deep or in themselves, or so often in each other that there is no end of them; a tensor that is
+            larger than what the file holds of it, or that has no values.
+    """
+    try:
+        parts, _ = _weigh(content, {})
+        if parts > MAX_PARTS:
+            raise ValueError(f"it holds {parts:,} parts, the limit is {MAX_PARTS:,}")
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _weigh(value: Any, known: dict[int, tuple[int, int]], depth: int = 0) -> tuple[int, int]:
+    """Return how many values and how many tensors there are; what is in several places counts in each. Every part is looked at once."""
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+            raise ValueError("it holds a tensor that is sparse, quantised or without values; needed plain ones")
+        # A few numbers can be shown in any shape, by steps of zero; made a tensor of its own, that would fill the memory.
+        if value.numel() * value.element_size() > max(value.untyped_storage().nbytes(), MAX_VIEW_BYTES):
+            raise ValueError(f"it holds a tensor of shape {tuple(value.shape)}, for which it has no such numbers")
+        return 1, 1
+    inner = vars(value) if isinstance(value, argparse.Namespace) else value
+    if not isinstance(inner, Mapping | list | tuple | set):
+        return 1, 0
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
+    if id(value) not in known:
+        entries = inner.values() if isinstance(inner, Mapping) else inner
+        weights = [_weigh(entry, known, depth + 1) for entry in entries]
+        known[id(value)] = 1 + sum(parts for parts, _ in weights), sum(tensors for _, tensors in weights)
+    return known[id(value)]
 
 
 def _wanted(path: Path, message: str) -> str | None:

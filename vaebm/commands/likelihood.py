@@ -1,17 +1,24 @@
-"""``python -m vaebm likelihood``: ELBO, importance-weighted bound and bits per dimension of an NVAE on a data set."""
+"""``python -m vaebm likelihood``: ELBO, importance-weighted bound and bits per dimension of an NVAE on a data set.
+
+Several processes share out the batches under torchrun; no number depends on how many there are.
+"""
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
+from vaebm import parallel
 from vaebm.cli import parse, use_device
+from vaebm.commands import in_each
 from vaebm.errors import UserError
 
 if TYPE_CHECKING:
+    from vaebm.data import ImageSet
     from vaebm.nvae import NVAE, NVAEConfig
     from vaebm.nvae.likelihood import Likelihood
 
@@ -36,21 +43,13 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(parser, arguments)
 
     from vaebm.checkpoints.native import file_sha256
-    from vaebm.data import load_images
-    from vaebm.nvae.likelihood import estimate
 
-    use_device(options.device, options.threads)
-    nvae = load_nvae(options.checkpoint).to(options.device).eval()
-    images = load_images(options.dataset, split=options.split, n=options.num_images, data_root=options.data_root)
-    _check_size(options.dataset, images.images.shape[1:], nvae.config)
-    found = estimate(
-        nvae,
-        images.images,
-        options.importance_samples,
-        options.seed,
-        options.batch_size,
-        progress=not options.no_progress,
-    )
+    device = str(parallel.start(options.device))
+    use_device(device, options.threads)
+    nvae, images = in_each(lambda: _nvae_and_images(options, device))
+    found = _estimate(nvae, images.images, options)
+    if parallel.rank():
+        return 0
     report = {
         "checkpoint": options.checkpoint.name,
         "checkpoint_sha256": file_sha256(options.checkpoint),
@@ -67,6 +66,41 @@ def main(arguments: Sequence[str]) -> int:
     }
     print(json.dumps(report, indent=1) if options.json else render(report))
     return 0
+
+
+def _nvae_and_images(options: Namespace, device: str) -> tuple["NVAE", "ImageSet"]:
+    from vaebm.data import load_images
+
+    nvae = load_nvae(options.checkpoint).to(device).eval()
+    images = load_images(options.dataset, split=options.split, n=options.num_images, data_root=options.data_root)
+    _check_size(options.dataset, images.images.shape[1:], nvae.config)
+    if options.batch_size < 1:
+        raise UserError(f"--batch-size {options.batch_size}: needed at least 1")
+    return nvae, images
+
+
+def _estimate(nvae: "NVAE", images: Any, options: Namespace) -> "Likelihood":
+    """Estimate batch by batch, batch i in process i mod W: an image is always among the same others."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from vaebm.nvae.likelihood import Likelihood, estimate
+
+    starts = range(0, len(images), options.batch_size)
+    shown = not options.no_progress and parallel.rank() == 0
+    with tqdm(total=len(starts), unit="batch", disable=not shown, file=sys.stderr) as bar:
+
+        def one(start: int) -> Likelihood:
+            part = images[start : start + options.batch_size]
+            found = estimate(nvae, part, options.importance_samples, options.seed, options.batch_size)
+            bar.update(min(parallel.world_size(), len(starts) - bar.n))  # the others are about as far
+            return found
+
+        parts = parallel.in_turns(starts, one)
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("log_px", "kl_per_group", "bound")
+    }
+    return Likelihood(**joined, importance_samples=options.importance_samples)
 
 
 def load_nvae(path: Path) -> "NVAE":

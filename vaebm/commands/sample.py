@@ -1,13 +1,23 @@
-"""``python -m vaebm sample``: images of a model, as one array or as PNGs."""
+"""``python -m vaebm sample``: images of a model, as one array or as PNGs.
+
+Several processes share them out under torchrun; no byte depends on how many there are::
+
+    torchrun --nproc-per-node 8 --max-restarts 3 -m vaebm sample --checkpoint vaebm.safetensors --to samples.npz --device cuda
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from vaebm import parallel
 from vaebm.cli import parse, use_device
+from vaebm.commands import in_each
 from vaebm.errors import UserError
+
+if TYPE_CHECKING:
+    from vaebm.sampling import SamplingRun
 
 
 def add_chain_options(parser: ArgumentParser) -> None:
@@ -47,9 +57,6 @@ def chain_settings(recipe: Mapping[str, Any], options: Namespace, *, has_energy:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the verb; return the exit code."""
-    from vaebm.checkpoints.models import load_model
-    from vaebm.sampling import Sampling, SamplingRun, on_device, read_chains
-
     parser = ArgumentParser(prog="python -m vaebm sample", exit_on_error=False, allow_abbrev=False)
     parser.add_argument(
         "--checkpoint", type=str, required=True, metavar="FILE[,EBM]", help="native, or official: checkpoint.pt,EBM.pth"
@@ -74,7 +81,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     options = parse(parser, arguments)
-    use_device(options.device, options.threads)
+    device = str(parallel.start(options.device))
+    use_device(device, options.threads)
+    path = in_each(lambda: _sampling_run(options, device)).run(progress=not options.no_progress)
+    if parallel.rank() == 0:
+        print(path)
+    return 0
+
+
+def _sampling_run(options: Namespace, device: str) -> "SamplingRun":
+    from vaebm.checkpoints.models import load_model
+    from vaebm.sampling import Sampling, SamplingRun, on_device, read_chains
+
     loaded = load_model(options.checkpoint)
     sampling = Sampling(
         chain=chain_settings(loaded.recipe, options, has_energy=loaded.has_energy),
@@ -82,8 +100,8 @@ def main(arguments: Sequence[str]) -> int:
         postprocess=options.postprocess or loaded.recipe.get("postprocess", "clamp"),
         seed=options.seed,
     )
-    model = on_device(loaded.model, options.device)
-    run = SamplingRun(
+    model = on_device(loaded.model, device)
+    return SamplingRun(
         options.to,
         model,
         sampling,
@@ -93,5 +111,3 @@ def main(arguments: Sequence[str]) -> int:
         chains=read_chains(options.start_from, model) if options.start_from else None,
         save_chains=options.save_chains,
     )
-    print(run.run(progress=not options.no_progress))
-    return 0

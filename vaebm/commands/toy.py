@@ -20,6 +20,7 @@ from vaebm.errors import UserError
 def main(arguments: Sequence[str]) -> int:
     """Run the verb; return the exit code."""
     from vaebm.checkpoints.native import load_checkpoint
+    from vaebm.lock import locked
     from vaebm.toy.checkpoints import load, save
     from vaebm.toy.train import EBMTraining, VAETraining, train_ebm, train_vae
     from vaebm.toy.vae import ToyVAE, VAEConfig
@@ -53,21 +54,18 @@ def main(arguments: Sequence[str]) -> int:
             raise UserError(f"--vae-from {options.vae_from}: holds a VAEBM, needed the weights of a VAE")
         vae = given
         made["vae"] = checkpoint.card["training"]["vae"]
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {options.out}: cannot be written ({error.strerror})") from None
-    paths = {name: options.out / f"{name}-mini-gaussians25.safetensors" for name in ("vae", "vaebm")}
+    with locked(options.out, "--out"):
+        paths = {name: options.out / f"{name}-mini-gaussians25.safetensors" for name in ("vae", "vaebm")}
 
-    if vae is None:
-        with _Stage("VAE", options.vae.steps, not options.no_progress) as stage:
-            vae = train_vae(options.vae_model, options.vae, options.seed, stage.report)
-        save(vae, paths["vae"], {**made, "minutes": stage.minutes})
-        print(paths["vae"])
-    with _Stage("VAEBM", options.ebm.steps, not options.no_progress) as stage:
-        model = train_ebm(vae, options.energy, options.ebm, options.sampling, options.seed, stage.report)
-    save(model, paths["vaebm"], {**made, "ebm": asdict(options.ebm), "minutes": stage.minutes})
-    print(paths["vaebm"])
+        if vae is None:
+            with _Stage("VAE", options.vae.steps, not options.no_progress) as stage:
+                vae = train_vae(options.vae_model, options.vae, options.seed, stage.report)
+            save(vae, paths["vae"], {**made, "minutes": stage.minutes})
+            print(paths["vae"])
+        with _Stage("VAEBM", options.ebm.steps, not options.no_progress) as stage:
+            model = train_ebm(vae, options.energy, options.ebm, options.sampling, options.seed, stage.report)
+        save(model, paths["vaebm"], {**made, "ebm": asdict(options.ebm), "minutes": stage.minutes})
+        print(paths["vaebm"])
     return 0
 
 

@@ -19,6 +19,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 def main(arguments: Sequence[str]) -> int:
     """Run the verb; return the exit code."""
     from vaebm import parallel
+    from vaebm.lock import locked
     from vaebm.training.stages import STAGES, Run, Settings, train
 
     if not arguments or arguments[0] not in STAGES:
@@ -34,22 +35,23 @@ def main(arguments: Sequence[str]) -> int:
         **{name: options[name] for name in ("nvae", "vae", "vae_output", "energy", "ebm", "ebm_output")},
     )
     name = Path(options.config[0].relative).stem if options.config else settings.dataset
-    exported = train(
-        stage,
-        settings,
-        Run(
-            folder=options.out,
-            name=f"{'nvae' if stage == 'vae' else 'vaebm'}-{name}",
-            # Folders say nothing about the weights; everything else that was asked for does.
-            command=f"python -m vaebm train {stage} " + " ".join(_without_folders(rest)),
-            seed=options.seed,
-            data_root=options.data_root,
-            device=str(device),
-            resume=options.resume,
-            progress=not options.no_progress,
-            vae=options.get("vae_from"),
-        ),
-    )
+    with locked(options.out, "--out"):
+        exported = train(
+            stage,
+            settings,
+            Run(
+                folder=options.out,
+                name=f"{'nvae' if stage == 'vae' else 'vaebm'}-{name}",
+                # Folders say nothing about the weights; everything else that was asked for does.
+                command=f"python -m vaebm train {stage} " + " ".join(_without_folders(rest)),
+                seed=options.seed,
+                data_root=options.data_root,
+                device=str(device),
+                resume=options.resume,
+                progress=not options.no_progress,
+                vae=options.get("vae_from"),
+            ),
+        )
     if exported is None:
         return 130
     if first:

@@ -1,19 +1,30 @@
-"""Images in .npy and .npz files. Nothing is ever unpickled."""
+"""Images in .npy and .npz files. Nothing is ever unpickled, and what is large is memory-mapped."""
 
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
+from vaebm.data import spool
 from vaebm.data.folder import check_unpacked_size
 from vaebm.data.messages import reason
+from vaebm.data.spool import BLOCK, empty, release
+from vaebm.data.zips import data_offset, open_zip
 from vaebm.errors import UserError
 
+_PICKLED = "it holds pickled Python objects, which are never loaded"
 _NEEDED = "uint8 (N, H, W, C), (N, C, H, W) or (N, H, W) with C = 1 or 3"
-_READ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError, NotImplementedError)
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_READ_ERRORS = (
+    *(OSError, ValueError, TypeError, EOFError, OverflowError, SyntaxError, RecursionError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError),
+)
 
 
 def read_array(path: Path, n: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -22,7 +33,8 @@ def read_array(path: Path, n: int | None = None) -> tuple[np.ndarray, np.ndarray
     In a .npz the images are under ``images``, else ``arr_0``, else ``samples``, else its only array.
 
     Returns:
-        uint8 (N, H, W, C) of the first ``n`` images, C = 1 or 3, and int64 (N,) or None.
+        uint8 (N, H, W, C) of the first ``n`` images, C = 1 or 3, memory-mapped and read-only where they are many, and int64 (N,) or
+        None.
 
     Raises:
         UserError: unreadable or truncated file, pickled objects, no or several candidate arrays, another dtype (with
@@ -35,26 +47,24 @@ def read_array(path: Path, n: int | None = None) -> tuple[np.ndarray, np.ndarray
         raise UserError(
             f"{where}: found labels {labels.dtype} {labels.shape}, needed integers ({len(raw)},); fix or drop them"
         )
-    return np.array(images), None if labels is None else labels[:n].astype(np.int64)
+    kept = images if raw.nbytes > spool.IN_MEMORY else np.array(images)
+    return kept, None if labels is None else labels[:n].astype(np.int64)
 
 
 def open_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """What ``read_array`` takes for images and labels, as it lies in the file; a .npy stays on disk (memory-mapped).
+    """What ``read_array`` takes for images and labels, as it lies in the file; a .npy stays on disk (memory-mapped), and so does what is
+    large in a .npz (``read_npz``).
 
     Raises:
         UserError: unreadable or truncated file, pickled objects, no or several candidate arrays.
     """
-    if path.suffix.lower() == ".npy":
-        with _reading(path):
-            raw = np.load(path, mmap_mode="r", allow_pickle=False)
-            if not isinstance(raw, np.ndarray):  # numpy goes by the content: this is a zip
-                raw.close()
-                raise ValueError("it holds several arrays, as a .npz does")
-            return raw, None
-    keys = npz_keys(path)
+    keys = None if path.suffix.lower() == ".npy" else npz_keys(path)
     if keys is None:
-        with _reading(path):
-            return np.load(path, allow_pickle=False), None
+        with _reading(path), path.open("rb") as file:
+            if zipfile.is_zipfile(file) and not _is_npy(file):
+                raise ValueError("it holds several arrays, as a .npz does")
+            shape, dtype, order, offset = read_header(file, path.stat().st_size)
+            return np.memmap(path, dtype, "r", offset, shape, order), None
     key = images_key(keys)
     if key is None and {"mu", "sigma"} <= set(keys):
         raise UserError(f"{path}: found statistics (mu, sigma), needed images; {_NEEDED}")
@@ -69,16 +79,17 @@ def npz_keys(path: Path) -> list[str] | None:
     """Names of the arrays in a .npz; None when it is a single array, a .npy with the wrong suffix.
 
     Raises:
-        UserError: unreadable file, or pickled objects.
+        UserError: unreadable file, pickled objects, or a name twice.
     """
-    with _reading(path), path.open("rb") as file:  # opened here: numpy leaves the handle open when the zip is damaged
+    with _reading(path), path.open("rb") as file:
         if not zipfile.is_zipfile(file):
-            file.seek(0)
-            np.load(file, allow_pickle=False)  # an error unless it is a .npy
+            read_header(file, path.stat().st_size)  # an error unless it is a .npy
             return None
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as archive:
-            return list(archive.files)
+        with open_zip(file) as archive:
+            keys = [name.removesuffix(".npy") for name in archive.namelist()]
+            if len(set(keys)) < len(keys):
+                raise ValueError("it holds an array twice")
+            return keys
 
 
 def images_key(keys: Sequence[str]) -> str | None:
@@ -88,29 +99,96 @@ def images_key(keys: Sequence[str]) -> str | None:
 
 
 def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """These arrays of a .npz.
+    """These arrays of a .npz. A large one is memory-mapped, read-only: in place where it is not compressed, else from a temporary file.
 
     Raises:
-        UserError: unreadable or truncated file, pickled objects, or more than ``MAX_ZIP_BYTES`` of uncompressed data.
+        UserError: unreadable or truncated file, pickled objects, or more than ``MAX_ZIP_BYTES`` of uncompressed data; or no room in the
+            temporary folder.
     """
-    with _reading(path), path.open("rb") as file:
-        with zipfile.ZipFile(file) as archive:
-            check_unpacked_size(archive, str(path), "save the images as .npy, which is read in place")
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
+    with _reading(path), path.open("rb") as file, open_zip(file) as archive:
+        check_unpacked_size(archive, str(path), "save the images as .npy, which is read in place")
+        held = set(archive.namelist())
+        return {name: _member(path, archive, f"{name}.npy" if f"{name}.npy" in held else name) for name in names}
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """One array. All of it is read once, whatever becomes of it then: so its checksum is verified."""
+    member = archive.getinfo(name)
+    with archive.open(member) as stream:
+        shape, dtype, order, start = read_header(stream, member.file_size)
+        size = prod(shape) * dtype.itemsize
+        if size <= spool.IN_MEMORY:
+            return np.array(np.frombuffer(_all(stream, size), dtype).reshape(shape, order=order))
+        in_place = member.compress_type == zipfile.ZIP_STORED
+        if in_place:
+            with path.open("rb") as file:
+                start += data_offset(file, member)
+            in_place = start % dtype.alignment == 0
+        flat = empty((0 if in_place else size,), f"{path}: {name.removesuffix('.npy')}")
+        done = 0
+        while block := stream.read(BLOCK):
+            if not in_place:
+                flat[done : done + len(block)] = np.frombuffer(block, np.uint8)
+                release(flat)
+            done += len(block)
+    if done != size:
+        raise ValueError(f"{name} ends after {done:,} of {size:,} bytes")
+    if in_place:
+        return np.memmap(path, dtype, "r", start, shape, order)
+    flat.flags.writeable = False
+    return flat.view(dtype).reshape(shape, order=order)
+
+
+def _all(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size + 1)
+    if len(data) != size:
+        raise ValueError(f"found {len(data):,} bytes after its header, needed {size:,}")
+    return data
+
+
+def read_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype, Any, int]:
+    """Shape, dtype, order ("C" or "F") and offset of the data of a .npy of ``size`` bytes, which ``file`` is at the beginning of.
+
+    Raises:
+        ValueError: it is none, holds pickled objects, or ends before its data do.
+    """
+    file.seek(0)
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"format {version}, needed 1.0 or 2.0")
+    shape, fortran, dtype = _HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError(_PICKLED)
+    if min(shape, default=0) < 0 or dtype.itemsize == 0:
+        raise ValueError(f"its header says shape {shape} of {dtype}")
+    if size - file.tell() < prod(shape) * dtype.itemsize:
+        raise ValueError(f"its header says shape {shape} of {dtype}, but it has {size - file.tell():,} bytes")
+    return shape, dtype, "F" if fortran else "C", file.tell()
+
+
+def _is_npy(file: IO[bytes]) -> bool:
+    file.seek(0)
+    return file.read(6) == np.lib.format.MAGIC_PREFIX
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turns what numpy and zipfile raise into one line."""
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever, and a device may never end
+        raise UserError(f"{path}: is no regular file, needed one")
     try:
         yield
     except _READ_ERRORS as error:
         why = reason(error)
-        if any(sign in why for sign in ("allow_pickle", "Object arrays", "Python objects")):  # numpy's three wordings
-            why = "it holds pickled Python objects, which are never loaded"
+        if isinstance(error, ValueError) and "magic string" in why and _is_pickle(path):
+            why = _PICKLED
         raise UserError(f"{path}: cannot be read ({why}); save it again with np.save or np.savez") from None
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file begins as pickles of protocol 2 and later do."""
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80"
 
 
 def as_images(array: np.ndarray, where: str) -> np.ndarray:

@@ -6,11 +6,12 @@ even numpy's own reconstruction is replaced by two inert stand-ins, so no pickle
 
 import io
 import pickle
+import pickletools
 import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ _BATCHES = {
     ("cifar100", "train"): ("train",),
     ("cifar100", "test"): ("test",),
 }
+MAX_BYTES = 2**28  # of a batch; the largest, CIFAR-100's train, has 155 MB
 _LABELS = {"cifar10": "labels", "cifar100": "fine_labels"}
 
 
@@ -65,6 +67,10 @@ def load_batch(data: bytes, where: str) -> dict[str, Any]:
         UserError: it is no such file, or wants any class or function beyond a uint8 array.
     """
     try:
+        for opcode, argument, _ in pickletools.genops(data):
+            # Room is made for all places up to the one that is named.
+            if opcode.name.endswith("PUT") and int(argument or 0) > len(data):
+                raise ValueError(f"place {argument} of its memory, in {len(data)} bytes")
         batch = _BatchUnpickler(io.BytesIO(data), encoding="bytes").load()
         if not isinstance(batch, dict):
             raise ValueError(f"holds a {type(batch).__name__}, not a dict")
@@ -131,8 +137,12 @@ def _text(key: object) -> str:
 
 def _read_files(path: Path, name: str, files: tuple[str, ...]) -> list[bytes]:
     try:
+        places = [path / file for file in files] if path.is_dir() else [path]
+        for place in places:
+            if place.exists() and not place.is_file():  # opening a pipe would wait for ever
+                raise OSError(f"{place.name} is no regular file")
         if path.is_dir():
-            return [(path / file).read_bytes() for file in files]
+            return [_limited(place.open("rb"), place.stat().st_size, place.name) for place in places]
         with tarfile.open(path) as archive:
             return [_member(archive, f"{FOLDER[name]}/{file}") for file in files]
     except (OSError, tarfile.TarError, EOFError, KeyError, zlib.error) as error:
@@ -143,4 +153,11 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     stream = archive.extractfile(name)
     if stream is None:
         raise KeyError(f"{name} is not a file")
-    return stream.read()
+    return _limited(stream, archive.getmember(name).size, name)
+
+
+def _limited(stream: IO[bytes], size: int, name: str) -> bytes:
+    with stream:
+        if size > MAX_BYTES:
+            raise OSError(f"{name} has {size:,} bytes, the limit is {MAX_BYTES:,}")
+        return stream.read(size)

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from vaebm.data.image_set import ImageSet
+from vaebm.data.spool import filled
 
 
 def to_channels(image_set: ImageSet, channels: int) -> ImageSet:
@@ -19,8 +20,21 @@ def to_channels(image_set: ImageSet, channels: int) -> ImageSet:
     n, height, width, found = image_set.images.shape
     if found == channels:
         return image_set
-    if channels == 3:
-        return replace(image_set, images=image_set.images.repeat(3, axis=3)).with_notes("grey, repeated in 3 channels")
-    tall = Image.fromarray(image_set.images.reshape(n * height, width, 3)).convert("L")
-    grey = np.asarray(tall).reshape(n, height, width, 1)
-    return replace(image_set, images=grey).with_notes("colour made grey (luma of ITU-R BT.601)")
+    change, note = (
+        (_repeated, "grey, repeated in 3 channels")
+        if channels == 3
+        else (_grey, "colour made grey (luma of ITU-R BT.601)")
+    )
+    images, shape = image_set.images, (n, height, width, channels)
+    changed = filled(shape, lambda rows: change(images[rows]), image_set.name, [images])
+    return replace(image_set, images=changed).with_notes(note)
+
+
+def _repeated(images: np.ndarray) -> np.ndarray:
+    return images.repeat(3, axis=3)
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    n, height, width, _ = images.shape
+    tall = Image.fromarray(images.reshape(n * height, width, 3)).convert("L")
+    return np.asarray(tall).reshape(n, height, width, 1)

@@ -1,10 +1,12 @@
 """Folders and zip archives of picture files."""
 
+import lzma
+import os
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -13,6 +15,7 @@ import numpy as np
 
 from vaebm.data.messages import reason
 from vaebm.data.pictures import LOSSY, Prepare, decode, is_picture, kind_of, read_pictures
+from vaebm.data.zips import open_zip, points_outside
 from vaebm.errors import UserError
 
 # A zip of a few megabytes can unpack to terabytes; 60,000 images of 256 x 256 RGB are 12 GB uncompressed.
@@ -73,7 +76,7 @@ class PictureFiles:
     def _unpacking(self) -> Iterator[None]:
         try:
             yield
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError) as error:
             raise UserError(f"{self.where}: cannot be unpacked ({reason(error)}); zip it again, unencrypted") from None
 
 
@@ -84,15 +87,24 @@ def folder_files(path: Path, where: str | None = None) -> PictureFiles:
         UserError: there is none.
     """
     where = where or f"folder {path}"
-    names = sorted(found.relative_to(path).as_posix() for found in path.rglob("*") if found.is_file())
-    names = [name for name in names if is_picture(name)]
+    names = sorted(picture_names(path))
     if not names:
         raise UserError(f"{where}: no image in it, needed png, webp, jpg or bmp files")
     return PictureFiles(names, lambda name: (path / name).open("rb"), where)
 
 
+def picture_names(path: Path) -> Iterator[str]:
+    """Relative posix paths of the picture files under a folder, in no order. Links to folders are not followed: they may lead round."""
+    for folder, _, names in os.walk(path):  # names alone: objects for a million files would take a gigabyte
+        inside = Path(folder).relative_to(path).as_posix()
+        for name in names:
+            relative = name if inside == "." else f"{inside}/{name}"
+            if is_picture(relative) and os.path.isfile(os.path.join(folder, name)):
+                yield relative
+
+
 def check_unpacked_size(archive: zipfile.ZipFile, where: str, remedy: str) -> None:
-    """Raises: UserError when an archive holds more than ``MAX_ZIP_BYTES`` of uncompressed data."""
+    """Raises: UserError when an archive holds more than ``MAX_ZIP_BYTES`` of uncompressed data, by its own account."""
     total = sum(member.file_size for member in archive.infolist())
     if total > MAX_ZIP_BYTES:
         raise UserError(f"{where}: holds {total:,} bytes uncompressed, the limit is {MAX_ZIP_BYTES:,}; {remedy}")
@@ -103,18 +115,18 @@ def zip_files(path: Path, where: str | None = None) -> Iterator[PictureFiles]:
     """The picture files in a zip; nothing is ever unpacked to disk.
 
     Raises:
-        UserError: not a zip, no picture in it, a member whose path leaves the archive, or more than ``MAX_ZIP_BYTES``
-            of uncompressed data.
+        UserError: not a zip, no picture in it, a member whose path leaves the archive, a name twice, a list of members of more
+            than ``MAX_LIST_BYTES``, or more than ``MAX_ZIP_BYTES`` of uncompressed data.
     """
     where = where or f"zip {path}"
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{where}: not a readable zip archive ({reason(error)}); make it again") from None
-    with archive:
+    with ExitStack() as opened:
+        try:
+            archive = opened.enter_context(open_zip(opened.enter_context(path.open("rb"))))
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise UserError(f"{where}: not a readable zip archive ({reason(error)}); make it again") from None
         for name in archive.namelist():
             # Nothing is written to disk, so such a name could do no harm here; but nobody who means well makes one.
-            if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or name[1:2] == ":":
+            if points_outside(name):
                 raise UserError(f"{where}: member {name!r} points outside the archive; make the zip again")
         check_unpacked_size(archive, where, "give the unpacked folder")
         names = sorted(name for name in archive.namelist() if is_picture(name))

@@ -11,6 +11,7 @@ from vaebm.data.messages import reason
 from vaebm.errors import UserError
 
 STEM = {"train": "train", "test": "t10k"}
+MAX_VALUES = 2**28  # MNIST's training images have 47 million
 FOLDER = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 
 
@@ -39,16 +40,22 @@ def read_idx_pair(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray | No
 def read_idx(path: Path, ndim: int) -> np.ndarray:
     """The uint8 array of an idx file with ``ndim`` axes. Raises: UserError when it is damaged or something else."""
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4 + 4 * ndim)
+            if len(head) < 4 + 4 * ndim or head[:4] != bytes((0, 0, 8, ndim)):
+                raise UserError(f"{path}: not an idx file of uint8 with {ndim} axes; download it again")
+            shape = tuple(int(side) for side in np.frombuffer(head, dtype=">u4", count=ndim, offset=4))
+            if prod(shape) > MAX_VALUES:
+                raise UserError(
+                    f"{path}: says that it holds {shape}, more than {MAX_VALUES:,} values; download it again"
+                )
+            data = file.read(prod(shape) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({reason(error)}); download it again") from None
-    start = 4 + 4 * ndim
-    if len(data) < start or data[:4] != bytes((0, 0, 8, ndim)):
-        raise UserError(f"{path}: not an idx file of uint8 with {ndim} axes; download it again")
-    shape = tuple(int(side) for side in np.frombuffer(data, dtype=">u4", count=ndim, offset=4))
-    if len(data) != start + prod(shape):
-        raise UserError(f"{path}: found {len(data) - start} values, needed {shape}; download it again")
-    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
+    if len(data) != prod(shape):
+        found = f"more than {prod(shape)}" if len(data) > prod(shape) else len(data)
+        raise UserError(f"{path}: found {found} values, needed {shape}; download it again")
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
 def _find(folder: Path, stem: str) -> Path | None:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-_BLOCK = 2**22  # bytes of images that are looked at together
+from vaebm.data.spool import contiguous, release, taken
+
+_BLOCK = 2**20  # bytes of images that are looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +17,7 @@ class ImageSet:
 
     Attributes:
         name: a name of ``DATASETS`` or the user's own label.
-        images: uint8 (N, H, W, C), C = 1 or 3, C-contiguous.
+        images: uint8 (N, H, W, C), C = 1 or 3, C-contiguous; memory-mapped where they are many (``vaebm.data.spool``).
         source: one line for people: "bundled cut (2000 images)", "data root: packed sheets", ...
         split: "test", "train", or "" where there is no official split or it is not known.
         labels: int64 (N,), where known.
@@ -38,7 +40,7 @@ class ImageSet:
         images = self.images
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
             raise ValueError(f"images must be uint8 (N, H, W, 1 or 3), found {images.dtype} {images.shape}")
-        object.__setattr__(self, "images", np.ascontiguousarray(images))
+        object.__setattr__(self, "images", contiguous(images, self.name))
         for field in ("labels", "index"):
             values = getattr(self, field)
             if values is not None:
@@ -57,13 +59,16 @@ class ImageSet:
 
     def head(self, n: int) -> "ImageSet":
         """The first ``n`` images (all, when there are fewer: look at ``len``)."""
-        return self if n >= len(self) else self.take(np.arange(n))
+        if n >= len(self):
+            return self
+        labels, index = (None if values is None else values[:n] for values in (self.labels, self.index))
+        return replace(self, images=self.images[:n], labels=labels, index=index)
 
     def take(self, positions: np.ndarray) -> "ImageSet":
         """The images at ``positions``, an integer (M,) or boolean (N,) array, with their labels and index."""
         return replace(
             self,
-            images=self.images[positions],
+            images=taken(self.images, np.asarray(positions), self.name),
             labels=None if self.labels is None else self.labels[positions],
             index=None if self.index is None else self.index[positions],
         )
@@ -76,7 +81,9 @@ class ImageSet:
 def blocks(images: np.ndarray) -> Iterator[np.ndarray]:
     """The images in order, some megabytes at a time, each block C-contiguous: what is memory-mapped stays on disk."""
     step = max(1, _BLOCK // max(1, images[:1].nbytes))
-    return (np.ascontiguousarray(images[start : start + step]) for start in range(0, len(images), step))
+    for start in range(0, len(images), step):
+        yield np.ascontiguousarray(images[start : start + step])
+        release(images)
 
 
 def images_sha256(images: np.ndarray) -> str:

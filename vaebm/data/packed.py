@@ -12,8 +12,6 @@ import math
 import os
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,15 +19,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vaebm.data.arrays import npz_keys, read_npz
 from vaebm.data.image_set import ImageSet
 from vaebm.data.messages import reason
+from vaebm.data.pictures import open_picture
+from vaebm.data.spool import empty, release
 from vaebm.errors import UserError
+from vaebm.json_file import read_object
 
 TILES_PER_SHEET = 2500
-
-_DAMAGED_META = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
-_DAMAGED_FILE = (OSError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error)
-_READ_ERRORS = (*_DAMAGED_META, *_DAMAGED_FILE)
+MAX_SHEET_PIXELS = 13_000**2  # TILES_PER_SHEET tiles of 256 x 256, and no more than Pillow opens
+_ARRAYS = ("labels", "index", "official_test_index")
 
 
 def read_packed(folder: Path, name: str, source: str) -> ImageSet:
@@ -40,29 +40,30 @@ def read_packed(folder: Path, name: str, source: str) -> ImageSet:
     """
     where = f"{name}: packed set {folder}"
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        images = _tiles(folder, meta)
+        meta = read_object(folder / "meta.json")
+        images = _tiles(folder, meta, where)
         arrays = _arrays(folder)
         expected = meta["sha256"]
-    except _READ_ERRORS as error:
+        split, notes = str(meta.get("split", "")), tuple(map(str, meta.get("notes", ())))
+    except UserError:
+        raise
+    except Exception as error:  # damaged text or pictures make their readers raise nearly anything
         kind = type(error).__name__
         raise UserError(f"{where} cannot be read ({kind}: {reason(error)}); restore or remove it") from None
     if hashlib.sha256(images.data).hexdigest() != expected:
         raise UserError(f"{where}: pixels do not match the sha256 in meta.json; restore or remove it")
     index = arrays.get("official_test_index", arrays.get("index"))
     try:
-        return ImageSet(
-            name, images, source, meta.get("split", ""), arrays.get("labels"), index, tuple(meta.get("notes", ()))
-        )
-    except ValueError as error:
+        return ImageSet(name, images, source, split, arrays.get("labels"), index, notes)
+    except (ValueError, TypeError) as error:
         raise UserError(f"{where}: {reason(error)}; restore or remove it") from None
 
 
 def packed_shape(folder: Path) -> tuple[int, ...] | None:
     """[H, W, C] of a packed folder without reading its pixels; None if it is not one."""
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        return tuple(meta["shape"]) if "sheets" in meta else None
+        meta = read_object(folder / "meta.json")
+        return tuple(map(int, meta["shape"])) if "sheets" in meta else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -97,29 +98,38 @@ def write_packed(image_set: ImageSet, folder: Path, extra: Mapping[str, Any]) ->
         raise
 
 
-def _tiles(folder: Path, meta: Mapping[str, Any]) -> np.ndarray:
-    h, w, c = meta["shape"]
-    tiles = []
+def _tiles(folder: Path, meta: Mapping[str, Any], where: str) -> np.ndarray:
+    h, w, c = map(int, meta["shape"])
+    if min(h, w, c) < 1:
+        raise ValueError(f"shape {[h, w, c]}")
+    files, found = [sheet["file"] for sheet in meta["sheets"]], 0
+    if len(set(files)) < len(files):  # each costs what is in it
+        raise ValueError("a sheet is named twice")
+    for file in files:
+        if PurePath(file).name != file or not (folder / file).is_file():
+            raise ValueError(f"sheet {file!r} is not a plain file name of this folder")
+    count = sum(int(sheet["count"]) for sheet in meta["sheets"])
+    if count != meta["count"] or min(int(sheet["count"]) for sheet in meta["sheets"]) < 1:
+        raise ValueError(f"found {count} tiles, meta.json says {meta['count']}")
+    if count * h * w > len(files) * MAX_SHEET_PIXELS:
+        raise ValueError(f"{len(files)} sheets cannot hold {count} tiles of {h}x{w}")
+    images = empty((count, h, w, c), where)
     for sheet in meta["sheets"]:
-        if PurePath(sheet["file"]).name != sheet["file"]:
-            raise ValueError(f"sheet {sheet['file']!r} is not a plain file name")
-        with Image.open(folder / sheet["file"]) as picture:
+        with (folder / sheet["file"]).open("rb") as stream, open_picture(stream, MAX_SHEET_PIXELS) as picture:
             grid = np.asarray(picture.convert("RGB"))
         rows, columns = grid.shape[0] // h, grid.shape[1] // w
         cells = grid.reshape(rows, h, columns, w, 3).swapaxes(1, 2).reshape(rows * columns, h, w, 3)
-        tiles.append(cells[: sheet["count"], ..., :c])
-    images = np.concatenate(tiles)
-    if len(images) != meta["count"]:
-        raise ValueError(f"found {len(images)} tiles, meta.json says {meta['count']}")
-    return np.ascontiguousarray(images)
+        images[found : found + sheet["count"]] = cells[: sheet["count"], ..., :c]
+        found += sheet["count"]
+        release(images)
+    return images
 
 
 def _arrays(folder: Path) -> dict[str, np.ndarray]:
     path = folder / "arrays.npz"
     if not path.exists():
         return {}
-    with np.load(path, allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
+    return read_npz(path, [key for key in npz_keys(path) or [] if key in _ARRAYS])
 
 
 def _write(image_set: ImageSet, folder: Path, extra: Mapping[str, Any]) -> None:

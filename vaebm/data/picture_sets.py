@@ -19,9 +19,9 @@ from types import MappingProxyType
 
 from PIL import Image
 
-from vaebm.data.folder import PictureFiles, folder_files, zip_files
+from vaebm.data.folder import PictureFiles, folder_files, picture_names, zip_files
 from vaebm.data.image_set import ImageSet
-from vaebm.data.pictures import Prepare, is_picture
+from vaebm.data.pictures import Prepare
 from vaebm.data.resizing import resize_picture
 from vaebm.errors import UserError
 
@@ -89,7 +89,7 @@ def read_picture_set(root: Path, name: str, split: str, n: int | None) -> ImageS
         return ImageSet(name, files.read(n, prepare), source, vouched, notes=(note,))
 
     for path, vouched in _candidates(root, recipe.stem, split):
-        if path.is_dir() and any(is_picture(found.relative_to(path).as_posix()) for found in path.rglob("*")):
+        if path.is_dir() and any(True for _ in picture_names(path)):
             return read(folder_files(path, f"{name}: folder {path}"), "folder", path, vouched)
         archive = path.with_name(f"{path.name}.zip")
         if archive.is_file():

@@ -1,7 +1,10 @@
 """Decoding single picture files into uint8 arrays, strictly: what is ambiguous is refused, not converted."""
 
+import lzma
 import os
-import struct
+import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import IO
@@ -10,16 +13,22 @@ import numpy as np
 from PIL import Image
 
 from vaebm.data.messages import reason
+from vaebm.data.spool import BLOCK, empty, release
 from vaebm.errors import UserError
 
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp")
+# Whatever a file is called, no other decoder of Pillow sees it: some are rarely used, and one hands the file to Ghostscript.
+FORMATS = ("PNG", "WEBP", "JPEG", "BMP")
+# A few kilobytes can unpack to gigabytes; this is 8192 x 8192, 192 MiB in colour.
+MAX_PIXELS = 2**26
 LOSSY = {"jpeg", "lossy webp"}  # kinds, as ``kind_of`` calls them
 _PNG_END = b"IEND\xaeB`\x82"
 
 # What is done to each decoded picture, given the picture, its file's name and what messages call its container.
 Prepare = Callable[[Image.Image, str, str], Image.Image]
 
-_DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+# Of the archive that a file comes from, not of the file: its reader says what is wrong.
+_ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError)
 
 
 def is_picture(name: str) -> bool:
@@ -41,13 +50,14 @@ def read_pictures(
         prepare: done to each picture before it takes its place: a crop, a change of size.
 
     Returns:
-        uint8 (N, H, W, C), C = 1 or 3.
+        uint8 (N, H, W, C), C = 1 or 3; memory-mapped from a temporary file where that is large (``vaebm.data.spool``).
 
     Raises:
-        UserError: a file is unreadable, truncated, 16-bit, CMYK or transparent, or differs from the first in size or
-            colour.
+        UserError: a file is unreadable, truncated, 16-bit, CMYK, transparent, an animation or of more than ``MAX_PIXELS``, or
+            differs from the first in size or colour; or there is no room for all of them.
     """
     pixels = np.empty((0,), dtype=np.uint8)
+    rows = 1
     for position, name in enumerate(names):
         picture = decode(name, open_file, where)
         if prepare is not None:
@@ -56,7 +66,8 @@ def read_pictures(
         array = array[..., None] if array.ndim == 2 else array
         if position == 0:
             try:
-                pixels = np.empty((len(names), *array.shape), dtype=np.uint8)
+                pixels = empty((len(names), *array.shape), where)
+                rows = max(1, BLOCK // max(1, array.nbytes))
             except MemoryError:
                 needed = len(names) * array.size / 2**30
                 raise UserError(
@@ -68,6 +79,8 @@ def read_pictures(
                 "all images of a set need one size and one colour mode"
             )
         pixels[position] = array
+        if position % rows == rows - 1:
+            release(pixels)
     return pixels
 
 
@@ -92,13 +105,33 @@ def kind_of(name: str, open_file: Callable[[str], IO[bytes]]) -> tuple[str, bool
 def decode(name: str, open_file: Callable[[str], IO[bytes]], where: str) -> Image.Image:
     """One file as a picture of mode L or RGB. Raises: UserError as ``read_pictures``."""
     try:
-        with open_file(name) as stream, Image.open(stream) as picture:
+        with open_file(name) as stream, open_picture(stream) as picture:
+            if picture.format in ("PNG", "WEBP") and getattr(picture, "is_animated", False):
+                raise _RefusedError("is an animation; needed one picture")
             picture.load()
             return _plain(picture)
     except _RefusedError as refused:
-        raise UserError(f"{where}: {name} {refused}; needed 8-bit grey or RGB") from None
-    except _DECODE_ERRORS as error:
+        raise UserError(f"{where}: {name} {refused}") from None
+    except _ARCHIVE_ERRORS:
+        raise
+    except Exception as error:  # a damaged picture makes its decoder raise nearly anything
         raise UserError(f"{where}: cannot read {name} as an image ({reason(error)}); remove or replace it") from None
+
+
+def open_picture(stream: IO[bytes], most: int = MAX_PIXELS) -> Image.Image:
+    """Open a picture of ``FORMATS``, of which nothing but the header is read yet.
+
+    Raises:
+        ValueError: it has more than ``most`` pixels.
+        Exception: what Pillow raises, which is nearly anything where the file is damaged.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of a limit above ours
+        picture = Image.open(stream, formats=FORMATS)
+    width, height = picture.size
+    if width * height > most:
+        raise ValueError(f"it is {height}x{width}, more than {most:,} pixels")
+    return picture
 
 
 class _RefusedError(Exception):
@@ -114,9 +147,9 @@ def _plain(picture: Image.Image) -> Image.Image:
     if picture.mode in ("P", "RGBA", "LA", "PA", "L", "RGB"):
         rgba = picture.convert("RGBA")
         if np.asarray(rgba)[..., 3].min() < 255:
-            raise _RefusedError("has transparent pixels")
+            raise _RefusedError("has transparent pixels; needed 8-bit grey or RGB")
         return rgba.convert("L" if picture.mode in ("LA", "L") else "RGB")
-    raise _RefusedError(f"has Pillow mode {picture.mode!r}")
+    raise _RefusedError(f"has Pillow mode {picture.mode!r}; needed 8-bit grey or RGB")
 
 
 def _describe(array: np.ndarray) -> str:

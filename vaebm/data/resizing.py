@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from vaebm.data.image_set import ImageSet
+from vaebm.data.spool import filled
 from vaebm.errors import UserError
 
 # Pillow's bilinear filter widens with the reduction, so it is antialiased; it is what torchvision's Resize does to PIL
@@ -34,12 +35,17 @@ def resize(image_set: ImageSet, size: tuple[int, int]) -> ImageSet:
     _, height, width, channels = image_set.images.shape
     if (height, width) == tuple(size):
         return image_set
-    resized = np.empty((len(image_set), *size, channels), dtype=np.uint8)
-    for target, image in zip(resized, image_set.images, strict=True):
-        picture = Image.fromarray(image[..., 0] if channels == 1 else image)
-        target[...] = np.asarray(resize_picture(picture, size)).reshape(target.shape)
+    shape = (len(image_set), *size, channels)
+    resized = filled(shape, lambda rows: _resized(image_set.images[rows], size), image_set.name, [image_set.images])
     note = f"resized from {height}x{width} to {size[0]}x{size[1]} (Pillow bilinear, antialiased)"
     return replace(image_set, images=resized).with_notes(note)
+
+
+def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    pictures = (Image.fromarray(image[..., 0] if image.shape[2] == 1 else image) for image in images)
+    return np.stack([np.asarray(resize_picture(picture, size)) for picture in pictures]).reshape(
+        len(images), *size, images.shape[3]
+    )
 
 
 def check_size(name: str, size: tuple[int, int]) -> None:

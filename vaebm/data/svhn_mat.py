@@ -1,5 +1,6 @@
 """SVHN's cropped digits as published: MATLAB 5 files."""
 
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from vaebm.data.messages import reason
 from vaebm.errors import UserError
 
 FILE = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
+MAX_IMAGES = 100_000  # train has 73,257
 
 
 def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -19,9 +21,12 @@ def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: the file is damaged or something else.
     """
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
+        held = {name: shape for name, shape, _ in whosmat(path)}  # of the headers alone: what is compressed stays so
+        if prod(held["X"]) > prod((32, 32, 3, MAX_IMAGES)) or prod(held["y"]) > MAX_IMAGES:
+            raise ValueError(f"found X {held['X']} and y {held['y']}, needed at most {MAX_IMAGES:,} images of 32x32")
         content = loadmat(path, variable_names=("X", "y"))
         pixels, digits = content["X"], content["y"]  # (32, 32, 3, N), (N, 1)
         if pixels.dtype != np.uint8 or pixels.shape[:3] != (32, 32, 3) or digits.size != pixels.shape[3]:

@@ -155,7 +155,10 @@ def fit(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    # A command line has made it an interrupt already, and tells the two apart in its exit code.
+    own = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if own:
+        signal.signal(signal.SIGTERM, interrupt)
     show = progress and rank() == 0
     bar = tqdm(total=schedule.steps, initial=step, disable=not show, file=sys.stderr, smoothing=0.05, unit="it")
     try:
@@ -192,7 +195,8 @@ def fit(
         interrupted = f"interrupted at update {step}; --resume continues from {run.saved(step)}"
     finally:
         bar.close()
-        signal.signal(signal.SIGTERM, previous)
+        if own:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
     stopped = interrupted or (run.ledger.sentence() if run.ledger.stopped else "")
     if stopped:
         _say(stopped)
