@@ -12,6 +12,11 @@ The table goes to stdout, progress to stderr, files to --out: <suite>.json (ever
 .tex, plots and index.html.
 """
 
+if __name__ == "__main__":  # before the imports, which take a moment
+    from vaebm.interrupts import watch
+
+    watch()
+
 import shlex
 import sys
 import time
@@ -27,8 +32,10 @@ from evaluators import SUITES
 from evaluators.pairing import score_correlations
 from evaluators.places import cache_folder
 from evaluators.reproduce import deciding_options, report, stored_options
+from evaluators.result_file import check_destinations
 from evaluators.suite import NAMED, Bench, refuse
 from leaderboards import cli
+from leaderboards.files import names_of
 from vaebm import parallel
 from vaebm.cli import named, parse, run, use_device
 from vaebm.errors import UserError, did_you_mean
@@ -102,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shown = not options.no_progress and parallel.rank() == 0
     bench = Bench(options, *loaders, options.out, cache_folder(options.cache), shown)
     with locked(options.out, "--out"):
+        parallel.on_main(lambda: check_destinations(options.out, names_of(chosen)))
         if options.dry_run:
             forecasts = [suite().forecast(bench) for name in chosen if hasattr(suite := suites[name], "forecast")]
             parallel.on_main(lambda: print("".join(forecasts), end=""))
@@ -109,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = [run_suite(name, suites[name](), bench) for name in chosen]
         if parallel.rank():  # the first process tells
             return 0
+        cli.refresh_page(options, options.out)
         if options.reproduce:
             return report(options, *runs)
         return cli.check(runs, options, options.out, score_correlations) if options.check else 0
@@ -132,7 +141,6 @@ def run_suite(name: str, suite: Any, bench: Bench) -> tuple[Path, Any]:
     write_plots(name, result, options.out, pdf=options.pdf)
     append(results, options.out)
     text = cli.publish([(path, results)], options, options.out, strict=False)
-    cli.refresh_page(options, options.out)
     print(path.read_text() if options.json else text, end="")
     print(f"{len(result.rows)} rows in {time.perf_counter() - began:.0f} s; files in {options.out}", file=sys.stderr)
     return path, results

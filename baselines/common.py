@@ -1,5 +1,6 @@
 """What the system adapters share: input checks, batching, arithmetic, and overriding a card's recipe."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
@@ -60,6 +61,7 @@ class Adapter:
                 if len(images) <= PROBED[-1]:  # too few to choose by
                     return map_batches(function, images, PROBED[-1])[0]
                 self.batch_size = fitting_size(lambda n: function(images[:1].repeat(n, axis=0)), self.device)
+                print(f"note: --batch-size auto: {self.kind} scores {self.batch_size} images together", file=sys.stderr)
             size = int(self.batch_size)
             found, self.batch_size = map_batches(
                 numerics.of_few_sizes(function, size) if self.compiled else function, images, size

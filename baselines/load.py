@@ -11,6 +11,7 @@ from vaebm.errors import UserError, did_you_mean
 
 __all__ = ["SAMPLE_BATCH", "Card", "chosen", "facts", "find_system", "load_system", "read_card", "shipped_cards"]
 
+BATCH = 100  # images scored together, unless told otherwise
 SAMPLE_BATCH = 16  # images drawn together, unless told otherwise: vaebm.sampling.SAMPLE_BLOCK, without torch
 
 
@@ -137,7 +138,7 @@ def load_system(
     *,
     dataset: str = "cifar10",
     device: str = "cpu",
-    batch_size: int | str = 100,
+    batch_size: int | str = BATCH,
     seed: int = 0,
     sample_batch: int | str = SAMPLE_BATCH,
     dtype: str = "float32",
@@ -160,7 +161,8 @@ def load_system(
         UserError: the name or the file is unknown, the file is no checkpoint of a known kind, or another package's system lacks something.
     """
     if name in SYSTEMS.packages and not hasattr(target := SYSTEMS.load(name), "from_checkpoint"):
-        system = plugins.build(name, target, path, device=device, batch_size=batch_size, seed=seed)
+        images = BATCH if batch_size == "auto" else batch_size  # others do not know the word
+        system = plugins.build(name, target, path, device=device, batch_size=images, seed=seed)
     else:
         system = _from_checkpoint(name, path, dataset, device=device, batch_size=batch_size, seed=seed, **options)
     return compute(system, name, sample_batch=sample_batch, dtype=dtype, compile=compile)

@@ -10,6 +10,7 @@ scores run through compiled networks: chains gain nothing there, or lose (``benc
 """
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -59,6 +60,8 @@ def apply(system: Any, *, dtype: str = "float32", compile: bool = False, sample_
     system.dtype, system.compiled = dtype, compile
     system.fingerprint |= system.arithmetic_facts
     system.sample_batch = fitting_sample_batch(system) if sample_batch == "auto" else sample_batch
+    if sample_batch == "auto" and parallel.rank() == 0:
+        print(f"note: --sample-batch auto: {system.kind} draws {system.sample_batch} images together", file=sys.stderr)
 
 
 # dtype

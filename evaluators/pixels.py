@@ -5,19 +5,23 @@ training images; and each sample's nearest ones to look at. Copies are found her
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluators import drawing
+from evaluators.array_store import ArrayStore, source_hash
 from evaluators.drawing import Drawn
 from evaluators.measurement import Measurement
+from evaluators.metrics import neighbours
 from evaluators.metrics.intervals import Estimate
 from evaluators.metrics.neighbours import authenticity, nearest, nearest_ratio
 from evaluators.protocols import Images
 from evaluators.suite import Bench
 from vaebm.data import DataUnavailable, ImageSet
+from vaebm.data.image_set import images_sha256
 from vaebm.errors import UserError
 
 METRICS = ("authenticity", "nearest_ratio")
@@ -48,7 +52,7 @@ def pixel_rows(
             estimate, why = None, reason or each.reason
             if not why and train is not None:
                 try:
-                    estimate = _measure(metric, train.images, each, held_out)
+                    estimate = _kept(bench, metric, train, each, held_out)
                 except UserError as error:
                     why = str(error)
             rows.append(_row(bench, dataset, each, metric, estimate, why, train))
@@ -58,6 +62,21 @@ def pixel_rows(
 def nearest_images(samples: Images, train: Images, k: int) -> Images:
     """Return each sample's ``k`` nearest training images in pixels, nearest first, (n, k, H, W, C)."""
     return train[nearest(_flat(samples), _flat(train), k=k)[1]]
+
+
+def _kept(bench: Bench, metric: str, train: ImageSet, each: Drawn, held_out: Drawn) -> Estimate:
+    """Search the training images once for each set of images: what was found is kept."""
+    files = [Path(__file__), Path(neighbours.__file__)]
+    key: dict[str, Any] = {"pixels": metric, "train": train.sha256, "code": source_hash(files)}
+    for name, images in (("images", each.images), ("held_out", held_out.images)):
+        key[name] = None if images is None else images_sha256(np.asarray(images[:MOST]))
+
+    def search(start: int, stop: int) -> dict[str, Any]:
+        found = _measure(metric, train.images, each, held_out)
+        return {"estimate": np.array([[found.value, found.low, found.high]])}
+
+    found = ArrayStore(bench.folder("pixels")).compute(key, 1, search, label=f"{metric} of {each.name} in pixels")
+    return Estimate(*map(float, found["estimate"][0]))
 
 
 def _measure(metric: str, train: Images, each: Drawn, held_out: Drawn) -> Estimate:

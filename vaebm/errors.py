@@ -8,7 +8,12 @@ class UserError(Exception):
     """A mistake in what the user gave: one line that names the input, what was found, what was needed and the flag to change.
 
     Command lines print it as ``error: <message>`` on stderr, without a traceback, and exit with code 2.
+
+    Attributes:
+        everywhere: whether every process of a run raises it, so that one of them is enough to print it.
     """
+
+    everywhere = False
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

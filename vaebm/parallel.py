@@ -108,6 +108,7 @@ def together(work: Callable[[], Made]) -> list[Made]:
     found = gather_objects((mine, refused))
     for _, reason in found:
         if reason is not None:
+            reason.everywhere = True
             raise reason
     return [made for made, _ in found]  # type: ignore[misc]
 

@@ -292,3 +292,17 @@ def test_nothing_to_measure_is_refused(tmp_path: Path) -> None:
 
 def test_metrics_of_features_are_known() -> None:
     assert set(METRICS) > OF_FEATURES
+
+
+def test_nearest_training_images_in_pixels_are_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    systems = {"one": subject("one", Painter())}
+    bench = make_bench(tmp_path, systems, features=FEATURES, num_images=40, metrics="authenticity,nearest_ratio")
+    found = [row.to_json() for row in GenerationSuite().measure(bench).rows if row.metric.endswith("_pixels")]
+    assert len(found) == 4
+    monkeypatch.setattr("evaluators.pixels._measure", lambda *_: pytest.fail("was searched already"))
+    again = [row.to_json() for row in GenerationSuite().measure(bench).rows if row.metric.endswith("_pixels")]
+    assert again == found
+    with pytest.raises(pytest.fail.Exception):  # other samples are searched anew
+        GenerationSuite().measure(
+            make_bench(tmp_path, {"two": subject("two", Painter(90))}, features=FEATURES, num_images=40)
+        )

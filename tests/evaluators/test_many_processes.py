@@ -1,6 +1,5 @@
 """Several processes make what one process makes, to the last bit, and one that dies costs nothing that was finished."""
 
-import json
 import os
 import subprocess
 import sys
