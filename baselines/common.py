@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from baselines import numerics
+from vaebm import parallel
 from vaebm.batching import PROBED, fitting_size, is_out_of_memory, map_batches
 from vaebm.errors import UserError, did_you_mean
 from vaebm.sampling import SAMPLE_BLOCK, sample_in_blocks
@@ -61,7 +62,11 @@ class Adapter:
                 if len(images) <= PROBED[-1]:  # too few to choose by
                     return map_batches(function, images, PROBED[-1])[0]
                 self.batch_size = fitting_size(lambda n: function(images[:1].repeat(n, axis=0)), self.device)
-                print(f"note: --batch-size auto: {self.kind} scores {self.batch_size} images together", file=sys.stderr)
+                if parallel.rank() == 0:
+                    print(
+                        f"note: --batch-size auto: {self.kind} scores {self.batch_size} images at a time",
+                        file=sys.stderr,
+                    )
             size = int(self.batch_size)
             found, self.batch_size = map_batches(
                 numerics.of_few_sizes(function, size) if self.compiled else function, images, size

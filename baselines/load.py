@@ -71,6 +71,8 @@ def chosen(
     if dataset == "gaussians25":  # points of the plane: models of their own
         return _points(names)
     if random_weights:
+        if dataset != "cifar10":
+            raise UserError(f"--dataset {dataset}: --random-weights knows the published CIFAR-10 architectures alone; leave it out")
         return _random(names, given, **settings)
     cards = shipped_cards()
     if all(dataset not in card.bundled for card in cards.values()):

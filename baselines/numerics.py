@@ -10,6 +10,7 @@ scores run through compiled networks: chains gain nothing there, or lose (``benc
 """
 
 import copy
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -128,6 +129,7 @@ def compiled(network: Network) -> Network:
 
 def check_compiler() -> None:
     """Raise UserError where torch cannot compile, for want of a C++ compiler or otherwise."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no CUDA is no news
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = _GRAPHS
     with translated("a first function"):
         torch.compile(lambda x: (x + 1).relu(), dynamic=False)(torch.zeros(8))

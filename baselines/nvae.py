@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from baselines.common import Adapter, changed, override
 from baselines.numerics import compiled
 from baselines.system import gradient_norm
+from vaebm.arithmetic import exact_arithmetic
 from vaebm.checkpoints import Checkpoint
 from vaebm.checkpoints.models import build_nvae
 from vaebm.noise import normal
@@ -143,7 +144,9 @@ class NVAESystem(Adapter):
         if not self.recipe["readjust_bn"]:
             return self.nvae
         sampler = copy.deepcopy(self.nvae)
-        readjust_batch_norm(sampler, self.recipe["temperature"], self.recipe["readjust_bn"], seed=self.seed)
+        # In float32 whoever asks for it first, and in whatever arithmetic.
+        with torch.autocast(torch.device(self.device).type, enabled=False), exact_arithmetic():
+            readjust_batch_norm(sampler, self.recipe["temperature"], self.recipe["readjust_bn"], seed=self.seed)
         return compiled(sampler) if self.compiled else sampler
 
     def sample(self, seeds: Sequence[int]) -> np.ndarray:

@@ -7,6 +7,7 @@ that are merely drawn could make activations fade to denormal numbers or grow be
 network's own initialisation does not prevent it, its normalisations are set from a batch of its own samples.
 """
 
+import hashlib
 import math
 import tomllib
 from collections.abc import Callable, Sequence
@@ -48,8 +49,17 @@ def random_weights(
     about: dict[str, Any] = {"size": SIZE, "weights_hash": f"random, seed {seed}: {architecture}", "device": device}
     system = SYSTEMS.load(name)(network, recipe, **about, batch_size=batch_size, seed=seed)
     system.sample_batch = sample_batch
+    system.fingerprint |= {"state": _state_hash(system.whole)}  # the words do not say how the weights were drawn
     system.dataset = "cifar10"
     return system
+
+
+def _state_hash(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _vaebm(device: str) -> Built:

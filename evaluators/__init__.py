@@ -6,10 +6,10 @@ SUITES = Registry(
     "suite",
     {
         "ood": "evaluators.ood:OODSuite",
+        "speed": "evaluators.speed:SpeedSuite",
+        "tradeoff": "evaluators.tradeoff:TradeoffSuite",  # before generation: its seconds are of drawing and nothing beside it
         "generation": "evaluators.generation:GenerationSuite",
         "modes": "evaluators.modes:ModesSuite",
-        "speed": "evaluators.speed:SpeedSuite",
-        "tradeoff": "evaluators.tradeoff:TradeoffSuite",
     },
     group="vaebm.suites",
 )

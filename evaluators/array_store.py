@@ -117,6 +117,13 @@ class ArrayStore:
         if alone or parallel.world_size() == 1:
             return _compute(entry, total, make, chunk, label, progress)
         chunk = min(chunk, max(unit, total // (SHARES * parallel.world_size()) // unit * unit))
+        asked = parallel.gather_objects((text, total, chunk))
+        if len({(key, n) for key, n, _ in asked}) > 1:  # as where one machine lacks a file that the others have
+            raise UserError(
+                f"{label}: the processes of this run are about to measure different things; needed the same data, weights, code "
+                "and options on every machine"
+            )
+        chunk = asked[0][2]  # units may differ: a batch may have been halved in one of them
         made = _share_out(entry, total, make, chunk, progress)
         # The first process joins the chunks; the others read what it has joined.
         again = lambda start, stop: made.pop(start, None) or make(start, stop)
@@ -206,33 +213,44 @@ def _share_out(
         entry.write(*span, [arrays])
         return span[0], None
 
-    made = parallel.in_turns(parallel.on_main(missing), one)
+    spans = parallel.on_main(missing)
+    made = parallel.in_turns(spans, one)
+    if entry is not None:
+        entry.known.update(spans, [(0, total)])
     return {start: arrays for start, arrays in made if arrays is not None}
 
 
 class _Entry:
-    """What is kept under one key."""
+    """What is kept under one key.
+
+    Attributes:
+        known: (start, stop) of what other processes have written, which the listing of a shared folder may not show for a while.
+    """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.store, self.key = folder, key
         self.folder = folder / hashlib.sha256(key.encode()).hexdigest()
+        self.known: set[tuple[int, int]] = set()
 
     def spans(self) -> list[tuple[int, int]]:
         """(start, stop) of what claims to be there."""
         try:
             names = os.listdir(self.folder)
         except OSError:  # not there yet, or not to be read: writing to it says what is wrong
-            return []
+            names = []
         spans = (re.fullmatch(r"(\d+)-(\d+)\.json", name) for name in names if name.endswith(".json"))
-        return [(int(span[1]), int(span[2])) for span in spans if span]
+        return list({(int(span[1]), int(span[2])) for span in spans if span} | self.known)
 
     def find(self, position: int) -> tuple[int, int, Arrays] | None:
         """(start, stop, arrays) of the intact rows that hold ``position`` and reach furthest. Damaged ones met on the way are removed."""
-        while covering := [(stop, start) for start, stop in self.spans() if start <= position < stop]:
+        tried: set[tuple[int, int]] = set()  # a listing may still name what is gone
+        while covering := [(b, a) for a, b in self.spans() if a <= position < b and (a, b) not in tried]:
             stop, start = max(covering)
             arrays = self._read(start, stop)
             if arrays is not None:
                 return start, stop, arrays
+            tried.add((start, stop))
+            self.known.discard((start, stop))
         return None
 
     def write(self, start: int, stop: int, parts: Sequence[Arrays]) -> Arrays:

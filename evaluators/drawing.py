@@ -176,14 +176,16 @@ def of_curve(system: SystemUnderTest, rungs: Sequence[int]) -> Series:
     return f"{system.name}, {rungs[-1]} steps", key, climb, len(rungs)
 
 
-def together(system: SystemUnderTest) -> int:
+def drawn_at_a_time(system: SystemUnderTest) -> int:
     """How many images a system draws at a time; 1 where it does not say."""
     return int(getattr(system.system, "sample_batch", 1))
 
 
 def _drawn(system: SystemUnderTest, n: int, store: SampleStore, progress: bool) -> Drawn:
     label, key, draw_some, _ = of_system(system)
-    stored = store.images(key, n, draw_some, unit=together(system), label=f"samples of {label}", progress=progress)
+    stored = store.images(
+        key, n, draw_some, unit=drawn_at_a_time(system), label=f"samples of {label}", progress=progress
+    )
     return _described(system, stored.images, stored.seconds / n)
 
 
@@ -192,7 +194,9 @@ def _curve(system: SystemUnderTest, n: int, rungs: Sequence[int], store: SampleS
     if not rungs:
         return []
     label, key, draw_some, _ = of_curve(system, rungs)
-    stored = store.images(key, n, draw_some, unit=together(system), label=f"samples of {label}", progress=progress)
+    stored = store.images(
+        key, n, draw_some, unit=drawn_at_a_time(system), label=f"samples of {label}", progress=progress
+    )
     strips = stored.images.reshape(n, len(rungs), *system.image_shape)
     made = sum(rungs) if isinstance(system.system, LongSampler) else rungs[-1]
     per_step = stored.seconds / n / max(1, made)
@@ -261,11 +265,14 @@ def forecast(bench: Bench, dataset: str, n: int, extractors: Mapping[str, Extrac
         if rungs and isinstance(system.system, StepSampler):
             series.append(of_curve(system, rungs))
         for label, key, draw_some, rows in series:
-            first = (store if system.fingerprint else SampleStore(None)).images(key, BLOCK, draw_some, label=label)
+            unit = drawn_at_a_time(system)
+            block = max(BLOCK, unit)  # a part of what is drawn together would cost as much as all of it
+            kept_in = store if system.fingerprint else SampleStore(None)
+            first = kept_in.images(key, block, draw_some, unit=unit, label=label)
             images = first.images if rows == 1 else images
             there = store.available(key, n) if system.fingerprint else 0
             cost = float(np.prod(system.image_shape)) * rows
-            parts.append(Part(f"draw {label}", there, n - there, first.seconds / BLOCK, cost))
+            parts.append(Part(f"draw {label}", there, n - there, first.seconds / block, cost))
             sets += n * rows
     for name, extractor in extractors.items():
         seconds = None

@@ -66,7 +66,7 @@ def nearest_images(samples: Images, train: Images, k: int) -> Images:
 
 def _kept(bench: Bench, metric: str, train: ImageSet, each: Drawn, held_out: Drawn) -> Estimate:
     """Search the training images once for each set of images: what was found is kept."""
-    files = [Path(__file__), Path(neighbours.__file__)]
+    files = [Path(__file__), *Path(neighbours.__file__).parent.glob("*.py")]
     key: dict[str, Any] = {"pixels": metric, "train": train.sha256, "code": source_hash(files)}
     for name, images in (("images", each.images), ("held_out", held_out.images)):
         key[name] = None if images is None else images_sha256(np.asarray(images[:MOST]))

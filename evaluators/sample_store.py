@@ -32,7 +32,7 @@ class StoredImages:
     Attributes:
         images: uint8 (N, H, W, C), a read-only memory map when there is a file.
         sha256: of shape and pixels of exactly these N images (as ``ImageSet.sha256``).
-        seconds: it took to draw them, whenever that was.
+        seconds: it took to draw them, whenever that was, in whole batches.
         path: the .npy whose first N rows they are; None when nothing is kept.
     """
 
@@ -94,7 +94,8 @@ class SampleStore:
             nonlocal drawn
             began = time.perf_counter()
             images = np.asarray(draw(range(first + start, first + stop)))
-            seconds = (time.perf_counter() - began) / (stop - start)
+            # A last batch is filled up and costs as much as a whole one: an image's seconds are those of an image in a whole batch.
+            seconds = (time.perf_counter() - began) / (-(-(stop - start) // unit) * unit)
             if (
                 images.dtype != np.uint8
                 or images.ndim != 4

@@ -82,6 +82,10 @@ def refuse(options: Any, suites: Mapping[str, type[Suite]], chosen: Sequence[str
         value = getattr(options, name)
         if value != "auto" and value < least:
             raise UserError(f"--{name.replace('_', '-')} {value}: needed at least {least}")
+    if getattr(options, "random_weights", False) and list(chosen) != ["speed"]:
+        raise UserError(
+            f"--random-weights: found --suite {','.join(chosen)}, needed speed alone: of such networks only the time means anything"
+        )
     heard = {flag for name in chosen for flag in suites[name].options}
     for suite in suites.values():
         for flag, option in suite.options.items():

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -65,7 +66,8 @@ def map_batches(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU or on the host."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in said)
 
 
 def free_memory() -> None:
@@ -104,6 +106,8 @@ def fitting_size(
         raise UserError(f"--device {device}: no memory for {PROBED[-1]} images") from None
     first, second = peaks
     free = free_bytes(device)
+    if free is not None and device.type == "cpu":  # the processes of a machine share its memory
+        free //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if first is None or second is None or free is None:
         return most
     per_image = max((second - first) / (PROBED[1] - PROBED[0]), 1)

@@ -20,6 +20,9 @@ from vaebm.parallel import rank, world_size
 _NAME = re.compile(r"[\w.+-]{1,80}")  # it stands in tables, and in the names of files and of arrays
 
 
+MOST_THREADS = 1024
+
+
 def parse(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
     """Parse strictly and build the dataclasses that options describe.
 
@@ -172,12 +175,13 @@ def use_device(device: str, threads: int = 0) -> None:
 
     from vaebm.arithmetic import exact
 
-    if threads < 0:
-        raise UserError(f"--threads {threads}: needed 0 (torch's choice) or more")
+    if not 0 <= threads <= MOST_THREADS:
+        raise UserError(f"--threads {threads}: needed 0 (torch's choice) to {MOST_THREADS}")
     if threads:
         torch.set_num_threads(threads)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {device}: not available ({str(error).splitlines()[0]})") from None
+        why = str(error).splitlines()[0].partition(". ")[0][:160]  # torch goes on to list all that there might have been
+        raise UserError(f"--device {device}: not available ({why})") from None
     exact()

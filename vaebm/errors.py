@@ -10,7 +10,7 @@ class UserError(Exception):
     Command lines print it as ``error: <message>`` on stderr, without a traceback, and exit with code 2.
 
     Attributes:
-        everywhere: whether every process of a run raises it, so that one of them is enough to print it.
+        everywhere: whether every process of a run raises it, so that the first is enough to print it.
     """
 
     everywhere = False

@@ -88,11 +88,6 @@ def sum_arrays(*arrays: "np.ndarray") -> None:
             _distributed().all_reduce(torch.from_numpy(array), group=_group())
 
 
-def barrier() -> None:
-    """Wait until every process is here."""
-    gather_objects(None)
-
-
 def together(work: Callable[[], Made]) -> list[Made]:
     """Call ``work`` in every process and return what each made, in the order of the ranks, in every process.
 

@@ -53,6 +53,7 @@ class GroupedMoments:
             raise UserError(f"moments: found {dim} features and {groups} groups, needed at least 1 of both")
         self._own = range(groups) if own is None else own
         self.pivot: Vector = np.zeros(dim)
+        self._begun = False
         self._counts, self._sums = np.zeros(groups, dtype=np.int64), np.zeros((groups, dim))
         self._grams = np.zeros((groups, dim, dim))
         self._waiting: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []  # (rows - pivot, their groups)
@@ -77,6 +78,7 @@ class GroupedMoments:
             raise UserError(f"moments: found sums {sums.shape}, grams {grams.shape}, pivot {pivot.shape}")
         moments = cls.__new__(cls)
         moments.pivot, moments._waiting, moments._own = pivot, [], range(len(counts))
+        moments._begun = bool(counts.sum())
         moments._counts, moments._sums, moments._grams = counts.astype(np.int64), sums, np.ascontiguousarray(grams)
         return moments
 
@@ -95,8 +97,8 @@ class GroupedMoments:
         rows = finite_features(features, "features", at_least=0)
         if rows.shape[1] != self.dim:
             raise UserError(f"features: found {rows.shape[1]} features per image, needed {self.dim} as before")
-        if not self.n and len(rows):
-            self.pivot = rows[0].astype(np.float64)
+        if not self._begun and len(rows):
+            self.pivot, self._begun = rows[0].astype(np.float64), True
         most = _ROWS * len(self._counts)
         for first in range(0, len(rows), most):
             part = rows[first : first + most] - self.pivot

@@ -59,7 +59,6 @@ def _rows(bench: Bench, timed: Sequence[Timed], taken: Taken, i: int, against: S
     if first["reason"]:
         return empty_rows(bench, each.subject, first["reason"], (*METRICS, *ratios))
     part = f"extrapolated from {each.steps:,} of {each.total:,} steps" if each.extrapolated else ""
-    seconds = taken.seconds[:, i] / each.block
     rows = [*_evaluation_rows(bench, each, first, part), _memory_row(bench, each, first)]
     about = {"rounds": _rounds(taken, i, each.block)}
     on_processors = not bench.options.device.startswith("cuda")  # beside a GPU their time means little
@@ -135,7 +134,10 @@ def _evaluation_rows(bench: Bench, each: Timed, first: Mapping[str, Any], part: 
         listed = " + ".join(f"{name} {count[what]:,.6g}" for name, count in found.items()) if len(found) > 1 else ""
         own = getattr(each.subject.system, "evaluation_note", "") if what == "forward" else ""
         uneven = [(name, count["calls"]) for name, count in found.items() if count["calls"][0] < count["calls"][1]]
-        parts = "; ".join(f"parts of {name} were called {few:,} to {many:,} times" for name, (few, many) in uneven)
+        timed = " in the timed steps" if part else ""
+        parts = "; ".join(
+            f"parts of {name} were called {few:,} to {many:,} times{timed}" for name, (few, many) in uneven
+        )
         rows.append(
             _row(
                 bench,

@@ -88,14 +88,11 @@ class Run:
     def _look(self, each: Timed) -> dict[str, Any]:
         system = each.subject.system
         networks = dict(system.networks) if isinstance(system, Networked) else {}
-        if self.compiled:  # hooks see what is written, memory is needed for what is compiled
-            with counting(networks) as counter:
-                each.draw(0, each.steps)
-            with memory.measuring(self.device) as rise:
-                each.draw(0, each.steps)
-        else:
-            with memory.measuring(self.device) as rise, counting(networks) as counter:
-                each.draw(0, each.steps)
+        with counting(networks) as counter:
+            each.draw(0, each.steps)
+        # Not in the same pass: whoever draws first brings libraries into memory, which are nobody's.
+        with memory.measuring(self.device) as rise:
+            each.draw(0, each.steps)
         some, none = counter.evaluations(), counter.evaluations()
         if each.extrapolated:
             with counting(networks) as counter:

@@ -88,7 +88,7 @@ def series_of(system: SystemUnderTest, series: Series) -> drawing.Series:
 
 def _draw(system: SystemUnderTest, series: Series, n: int, store: SampleStore, progress: bool) -> _Drawn:
     label, key, draw, _ = series_of(system, series)
-    unit = drawing.together(system)
+    unit = drawing.drawn_at_a_time(system)
     stored = store.images(key, n, draw, unit=unit, label=f"samples of {label}", progress=progress)
     images = stored.images.reshape(n, -1, *system.image_shape)
     return _Drawn(series, system, images, stored.seconds / n)
@@ -137,7 +137,7 @@ class _Costs:
     def _start(system: SystemUnderTest, timed: int, store: SampleStore) -> float:
         label, key, draw, _ = drawing.of_curve(system, (0,))
         try:
-            unit = drawing.together(system)
+            unit = drawing.drawn_at_a_time(system)
             return store.images(key, timed, _refusing(draw), unit=unit, label=f"start of {label}").seconds / timed
         except _RefusedError:  # its chains have at least one step
             return 0.0

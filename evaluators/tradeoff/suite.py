@@ -134,13 +134,15 @@ class TradeoffSuite:
             for series in plan(system, run.asked):
                 try:
                     label, key, draw, rows = series_of(tuned(system, series), series)
-                    first = run.samples(system).images(key, BLOCK, draw, label=label)
+                    unit = drawing.drawn_at_a_time(system)
+                    block = max(BLOCK, unit)
+                    first = run.samples(system).images(key, block, draw, unit=unit, label=label)
                 except UserError:  # its rows will say so
                     continue
                 images = first.images if rows == 1 else first.images.reshape(-1, *system.image_shape)
                 there = run.samples(system).available(key, run.n) if system.fingerprint else 0
                 cost = float(np.prod(system.image_shape)) * rows
-                parts.append(Part(f"draw {label}", there, run.n - there, first.seconds / BLOCK, cost))
+                parts.append(Part(f"draw {label}", there, run.n - there, first.seconds / block, cost))
                 at_once += rows
             sets += at_once
             if isinstance(system.system, Scorer) and images is not None:

@@ -27,8 +27,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"train: found {found!r}, needed a stage.{did_you_mean(found, STAGES)}")
     stage, *rest = arguments
     options = parse(_train_parser(stage), [_config_path(rest, i) for i in range(len(rest))])
-    use_device(options.device, options.threads)
     device = parallel.start(options.device)
+    use_device(str(device), options.threads)
     first = parallel.rank() == 0
     settings = Settings(
         **{name: getattr(options, name) for name in ("dataset", "size", "validation")},
