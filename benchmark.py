@@ -24,7 +24,7 @@ from argparse import RawDescriptionHelpFormatter as RawHelp
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -37,14 +37,13 @@ from evaluators.suite import NAMED, Bench, refuse
 from leaderboards import cli
 from leaderboards.files import names_of
 from vaebm import parallel
-from vaebm.cli import named, parse, run, use_device
+from vaebm.cli import named, number_or_auto, parse, run, use_device
 from vaebm.errors import UserError, did_you_mean
 from vaebm.lock import locked
 
 HERE = Path(__file__).parent
 LISTS = ("suites", "tables", "systems", "datasets")
 COMPUTING = ("device", "batch_size", "sample_batch", "dtype", "compile")
-SIZE = int | Literal["auto"]
 
 
 def parser() -> ArgumentParser:
@@ -62,8 +61,8 @@ def parser() -> ArgumentParser:
     add("--data-root", type=str, default=None, help="folder with data sets, searched first (default: $VAEBM_DATA)")
     add("--offline", action="store_true", help="never use the network")
     add("--device", type=str, default="cpu", help="cpu, cuda, cuda:1, ...")
-    add("--batch-size", type=SIZE, default=100, help="images scored per pass, or auto; changes speed, not results")
-    add("--sample-batch", type=SIZE, default=16, help="images drawn together, or auto; decides their last bits")
+    add("--batch-size", type=number_or_auto, default=100, help="images scored per pass, or auto; changes speed alone")
+    add("--sample-batch", type=number_or_auto, default=16, help="images drawn together, or auto; decides last bits")
     add("--dtype", type=str, default="float32", help="of systems' networks: float32, tf32, bfloat16 or float16")
     add("--compile", action="store_true", help="compile systems' networks (torch.compile)")
     add("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
@@ -88,10 +87,13 @@ def parser() -> ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the front door; return the exit code."""
     options = parse(door := parser(), arguments)
+    typed = door.parse_args(arguments, defaults=False).as_dict()
+    task = "" if options.list else cli.chosen_task(options, typed)
+    if task not in cli.MEASURE and parallel.number():  # the first process tells
+        return 0
     if options.list:
         return show_list(options.list)
-    typed = door.parse_args(arguments, defaults=False).as_dict()
-    if (task := cli.chosen_task(options, typed)) in cli.TASKS:
+    if task in cli.TASKS:
         return cli.TASKS[task](options)
     if task == "--board":
         return cli.show_boards(options, score_correlations)

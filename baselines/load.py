@@ -72,7 +72,9 @@ def chosen(
         return _points(names)
     if random_weights:
         if dataset != "cifar10":
-            raise UserError(f"--dataset {dataset}: --random-weights knows the published CIFAR-10 architectures alone; leave it out")
+            raise UserError(
+                f"--dataset {dataset}: --random-weights knows the published CIFAR-10 architectures alone; leave it out"
+            )
         return _random(names, given, **settings)
     cards = shipped_cards()
     if all(dataset not in card.bundled for card in cards.values()):

@@ -157,17 +157,25 @@ class NCSNSystem(Samples):
     def sample_steps(self, seeds: Sequence[int], ladder: Sequence[int]) -> dict[int, np.ndarray]:
         """Return, for every number of steps on the ladder, the images of a chain of so many, spread evenly over the levels (N, H, W, C).
 
+        As in :attr:`total_steps` the denoising step counts.
+
         Raises:
-            UserError: a number of steps is no multiple of the number of levels.
+            UserError: the steps do not spread evenly.
         """
-        levels = len(self.sigmas)
+        levels, last = len(self.sigmas), int(self.settings.denoise)
         for steps in ladder:
-            if steps < 0 or steps % levels:
+            if steps < last or (steps - last) % levels:
+                beside = " and 1 that denoises" if last else ""
                 raise UserError(
-                    f"{self.kind}: a chain of {steps} steps, needed a multiple of its {levels} noise levels"
+                    f"{self.kind}: a chain of {steps} steps, needed a multiple of its {levels} noise levels{beside}"
                 )
-        draw = lambda steps: lambda filled: self._draw(filled, steps_per_level=steps // levels)
+        draw = lambda steps: lambda filled: self._draw(filled, steps_per_level=(steps - last) // levels)
         return {steps: self.in_blocks(draw(steps), seeds) for steps in sorted(set(ladder))}
+
+    def nearest_steps(self, steps: float) -> int:
+        """Return the number of steps nearest to ``steps`` that :meth:`sample_steps` takes, with at least one at each level."""
+        levels, last = len(self.sigmas), int(self.settings.denoise)
+        return levels * max(1, round((steps - last) / levels)) + last
 
     def _draw(self, seeds: Sequence[int], **changed: Any) -> np.ndarray:
         height, width, channels = self.image_shape

@@ -4,7 +4,7 @@
         features = [ahead.call(lambda: extract(images)) for images in drawn_one_after_the_other()]
         distances = [distance(found()) for found in features]
 
-Calls run one after the other, in their order, so that two never share the memory of a device.
+Calls run one after the other, in their order: beside the main thread's work there is one more, never two.
 """
 
 import os

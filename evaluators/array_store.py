@@ -13,7 +13,6 @@ Files: ``<folder>/<hash of the key>/<start>-<stop>.json`` says what the rows fro
 shape and sha256); the rows lie beside it, one .npy per array. Chunks are joined into ``0-<total>`` at the end.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -31,6 +30,7 @@ from urllib.parse import quote
 import numpy as np
 
 from vaebm import parallel
+from vaebm.atomic import FULL
 from vaebm.errors import UserError
 
 CHUNK = 200
@@ -385,7 +385,7 @@ def _layout(arrays: Arrays) -> str:
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = error.errno in FULL
     remedy = (
         "free some space or choose another folder with --cache" if full else "choose a writable folder with --cache"
     )

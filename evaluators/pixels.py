@@ -20,6 +20,7 @@ from evaluators.metrics.intervals import Estimate
 from evaluators.metrics.neighbours import authenticity, nearest, nearest_ratio
 from evaluators.protocols import Images
 from evaluators.suite import Bench
+from vaebm import parallel
 from vaebm.data import DataUnavailable, ImageSet
 from vaebm.data.image_set import images_sha256
 from vaebm.errors import UserError
@@ -44,18 +45,22 @@ def pixel_rows(
         train = bench.load_images(dataset, split="train", n=MOST)
     except (DataUnavailable, UserError) as error:
         reason = f"no training images: {error}"
-    rows = []
-    for each in [*drawn, held_out]:
-        if each.steps is not None or (each.given is not None and each.images is None):
-            continue
-        for metric in chosen:
-            estimate, why = None, reason or each.reason
-            if not why and train is not None:
-                try:
-                    estimate = _kept(bench, metric, train, each, held_out)
-                except UserError as error:
-                    why = str(error)
-            rows.append(_row(bench, dataset, each, metric, estimate, why, train))
+
+    def look(job: tuple[Drawn, str]) -> tuple[Estimate | None, str]:
+        each, metric = job
+        if reason or each.reason or train is None:
+            return None, reason or each.reason
+        try:
+            return _kept(bench, metric, train, each, held_out), ""
+        except UserError as error:
+            return None, str(error)
+
+    looked_at = (
+        each for each in [*drawn, held_out] if each.steps is None and (each.given is None or each.images is not None)
+    )
+    jobs = [(each, metric) for each in looked_at for metric in chosen]
+    found = zip(jobs, parallel.in_turns(jobs, look), strict=True)
+    rows = [_row(bench, dataset, each, metric, *result, train) for (each, metric), result in found]
     return rows, None if train is None else train.images
 
 
@@ -75,7 +80,8 @@ def _kept(bench: Bench, metric: str, train: ImageSet, each: Drawn, held_out: Dra
         found = _measure(metric, train.images, each, held_out)
         return {"estimate": np.array([[found.value, found.low, found.high]])}
 
-    found = ArrayStore(bench.folder("pixels")).compute(key, 1, search, label=f"{metric} of {each.name} in pixels")
+    label = f"{metric} of {each.name} in pixels"
+    found = ArrayStore(bench.folder("pixels")).compute(key, 1, search, label=label, alone=True)
     return Estimate(*map(float, found["estimate"][0]))
 
 

@@ -90,5 +90,5 @@ def test_a_users_mistake_ends_all_of_them(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "error: " in done.stderr
     assert str(broken) in done.stderr
-    assert "benchmark.py\", line" not in done.stderr  # no traceback of ours
+    assert 'benchmark.py", line' not in done.stderr  # no traceback of ours
     assert not (tmp_path / "out" / "ood.json").exists()

@@ -15,7 +15,15 @@ ALLOWED = {
     "vaebm": (),
     "baselines": ("vaebm",),
     "evaluators": (
-        *("vaebm.arithmetic", "vaebm.atomic", "vaebm.batching", "vaebm.cli", "vaebm.data", "vaebm.errors", "vaebm.lock"),
+        *(
+            "vaebm.arithmetic",
+            "vaebm.atomic",
+            "vaebm.batching",
+            "vaebm.cli",
+            "vaebm.data",
+            "vaebm.errors",
+            "vaebm.lock",
+        ),
         *("vaebm.parallel", "vaebm.registry"),
     ),
     "leaderboards": (

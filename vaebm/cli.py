@@ -15,7 +15,7 @@ from vaebm.atomic import FULL
 from vaebm.config_file import check_configs
 from vaebm.errors import UserError, did_you_mean
 from vaebm.interrupts import Caught, interruptible, say
-from vaebm.parallel import rank, world_size
+from vaebm.parallel import number, world_size
 
 _NAME = re.compile(r"[\w.+-]{1,80}")  # it stands in tables, and in the names of files and of arrays
 
@@ -29,6 +29,14 @@ def parse(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
     Raises:
         UserError: an option or a value is wrong; for an unknown option, with the nearest known one.
     """
+    try:
+        return _parsed(parser, arguments)
+    except UserError as error:
+        error.everywhere = True  # all processes of a run were given the same words
+        raise
+
+
+def _parsed(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
     given = sys.argv[1:] if arguments is None else arguments
     for word in given:
         if not word.isascii() and not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
@@ -90,7 +98,7 @@ def _call(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] 
         said = _in_one_line(error)
         if said is None:
             raise
-        if not (getattr(error, "everywhere", False) and rank()):  # what all processes were told, the first one says
+        if not (getattr(error, "everywhere", False) and number()):  # what all processes were told, the first one says
             print(f"error: {said}", file=sys.stderr)
         return 2
 
@@ -165,6 +173,11 @@ def named(flag: str, values: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
+def number_or_auto(text: str | int) -> int | str:
+    """Read a number of images, or the word ``auto``. Raises: ValueError."""
+    return text if text == "auto" else int(str(text))
+
+
 def use_device(device: str, threads: int = 0) -> None:
     """Set the number of CPU threads (0: torch's choice), make sure that the device is there, and turn TF32 off.
 
@@ -182,6 +195,8 @@ def use_device(device: str, threads: int = 0) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = str(error).splitlines()[0].partition(". ")[0][:160]  # torch goes on to list all that there might have been
+        why = (
+            str(error).splitlines()[0].partition(". ")[0][:160]
+        )  # torch goes on to list all that there might have been
         raise UserError(f"--device {device}: not available ({why})") from None
     exact()

@@ -1,6 +1,7 @@
 """Configuration files are looked at before they are parsed: a few lines of YAML can stand for more than any memory holds."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from vaebm.errors import UserError
@@ -14,7 +15,7 @@ def check_configs(arguments: Sequence[str]) -> None:
     Raises:
         UserError: no regular file, more than ``MAX_BYTES``, or YAML with aliases, by which lists of lists grow without end.
     """
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in pairwise([*arguments, ""]):
         given = following if word == "--config" else word.removeprefix("--config=")
         path = Path(given)
         if (given == word and word != "--config") or not given or not path.exists():

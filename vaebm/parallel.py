@@ -70,6 +70,11 @@ def rank() -> int:
     return dist.get_rank() if dist else 0
 
 
+def number() -> int:
+    """This process's number as its launcher has it, before the processes have met, too; 0 without a launcher."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def gather_objects(mine: Made) -> list[Made]:
     """Return what every process gave, in the order of the ranks, in every process. Anything that can be pickled."""
     if world_size() == 1:

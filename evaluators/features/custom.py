@@ -7,6 +7,7 @@ tell when they change.
 
 import hashlib
 import inspect
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -51,6 +52,7 @@ class OwnExtractor:
         self.spec, self.function, self.batch_size = spec, function, int(batch_size)
         self.name = spec.replace(":", ".")
         self.dim: int | None = None
+        self._one_at_a_time = threading.Lock()
         source = inspect.getsourcefile(inspect.unwrap(function)) if inspect.isfunction(function) else None
         code = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
         given = getattr(function, "fingerprint", None)
@@ -60,10 +62,11 @@ class OwnExtractor:
             self.fingerprint = {**self.protocol, "source": code, "batch_size": batch_size}
 
     def extract(self, images: Images) -> Heads:
-        """See ``Extractor``; raises UserError, naming the callable, for whatever it does wrong."""
+        """See ``Extractor``; raises UserError, naming the callable, for whatever it does wrong. Threads wait for each other."""
         check_images(images, self.name)
         starts = range(0, len(images), self.batch_size)
-        return {"features": np.concatenate([self._features(images[s : s + self.batch_size]) for s in starts])}
+        with self._one_at_a_time:
+            return {"features": np.concatenate([self._features(images[s : s + self.batch_size]) for s in starts])}
 
     def _features(self, images: Images) -> np.ndarray:
         try:

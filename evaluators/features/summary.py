@@ -25,7 +25,7 @@ from evaluators.protocols import Images
 from vaebm import parallel
 from vaebm.errors import UserError
 
-CHUNK = 500  # images between two writes
+CHUNK = 100  # images between two writes; several processes take turns by them
 
 
 class ImageArray(Protocol):

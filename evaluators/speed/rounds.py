@@ -75,8 +75,9 @@ def plan(subject: SystemUnderTest, most: int) -> Timed:
     total: int | None = None
     if isinstance(system, LongSampler):
         total = int(system.total_steps)
-    elif isinstance(system, StepSampler) and isinstance(steps := subject.sampling.get("steps"), int):
-        total = steps
+    elif isinstance(system, StepSampler):
+        steps = getattr(system, "total_steps", subject.sampling.get("steps"))
+        total = steps if isinstance(steps, int) else None
     long = total is not None and 0 < most < total
     return Timed(subject, block, total, most if long else total)
 

@@ -39,7 +39,7 @@ def rows_of(
     """Return the rows of every timed system, by its name.
 
     Args:
-        against: timed systems that all others are compared with.
+        against: systems that all others are compared with, timed or not.
     """
     return {name: _rows(bench, list(timed.values()), taken, i, against) for i, name in enumerate(timed)}
 
@@ -76,6 +76,12 @@ def _rows(bench: Bench, timed: Sequence[Timed], taken: Taken, i: int, against: S
             other = timed[j]
             theirs = f"{name} extrapolated from {other.steps:,} of {other.total:,} steps" if other.extrapolated else ""
             rows.append(made(metric, found[:, j] / other.block / seconds, part, theirs))
+    names = [t.subject.name for t in timed]
+    for name in against:
+        if name == each.subject.name:
+            rows += empty_rows(bench, each.subject, "it is what others are compared with", [f"speedup_over_{name}"])
+        elif name not in names:
+            rows += empty_rows(bench, each.subject, f"{name} was not timed in this run", [f"speedup_over_{name}"])
     return rows
 
 

@@ -80,7 +80,7 @@ class SpeedSuite:
             ==========================  =====================================================================================
 
         Raises:
-            UserError: an option out of range, a system to compare with that is not timed, or nothing to time.
+            UserError: an option out of range, a system to compare with, other than NCSN, that is not timed, or nothing to time.
         """
         options = bench.options
         for name, least in (("repeats", 1), ("max_steps", 0)):
@@ -113,4 +113,4 @@ def _against(text: str, timed: Sequence[str]) -> list[str]:
             raise UserError(
                 f"--against {name}: it is not timed in this run; add it to --systems.{did_you_mean(name, timed)}"
             )
-    return [name for name in chosen if name in timed]
+    return chosen

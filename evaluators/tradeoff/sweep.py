@@ -125,7 +125,15 @@ def plan(system: SystemUnderTest, asked: Asked) -> list[Series]:
             series.append(Series(setting, reason=reason))
         elif temperature != system.sampling["temperature"]:
             series.append(Series(setting, {"temperature": temperature}, rungs))
+    if isinstance(
+        system.system, LongSampler
+    ):  # each rung is a chain of its own, and one that is refused leaves the others
+        return [part for each in series for part in _apart(each)]
     return series
+
+
+def _apart(series: Series) -> list[Series]:
+    return [replace(series, rungs=(steps,)) for steps in series.rungs] or [series]
 
 
 def check(systems: Iterable[SystemUnderTest], asked: Asked) -> None:
@@ -148,7 +156,8 @@ def _rungs(system: SystemUnderTest, steps: Sequence[int]) -> tuple[int, ...]:
     if steps or own is None:
         return tuple(steps)
     shares = LONG_LADDER if isinstance(system.system, LongSampler) else LADDER
-    return tuple(sorted({max(1, round(share * own)) if share and own else 0 for share in shares}))
+    nearest = getattr(system.system, "nearest_steps", lambda steps: max(1, round(steps)))
+    return tuple(sorted({nearest(share * own) if share and own else 0 for share in shares}))
 
 
 def _fixed(system: SystemUnderTest) -> str:

@@ -29,6 +29,7 @@ SUITES = {
     "modes": "Mode coverage",
     "ablation": "Related training methods",
     "speed": "Sampling time",
+    "tradeoff": "Quality against cost",
 }
 
 

@@ -12,7 +12,9 @@ from leaderboards import names
 from leaderboards.tables.steps import on_curve
 
 # File without its ending -> (caption, text for those who do not see it).
+STRIP = "tradeoff_strip_"  # and the system
 KNOWN = {
+    STRIP: ("Chains over time", "Samples of {systems}: a row is a chain, a column what it shows after so many steps."),
     "ood_histograms": (
         "Histograms of the scores",
         "One panel per system ({systems}): a filled histogram of its scores on the in-distribution images, and an outline"
@@ -130,11 +132,13 @@ def words(stem: str, suite: str, rows: Iterable[Measurement]) -> tuple[str, str]
     """Return caption and text of a plot, made from its name and the measured rows of the suite."""
     measured = [row for row in rows if row.origin == "measured"]
     curves = [row for row in measured if on_curve(row)] if stem == f"{suite}_steps" else []
-    told = curves or [row for row in measured if row.role == "headline"]
+    told = curves or [row for row in measured if row.role == "headline"] or [r for r in measured if r.role != "control"]
     inside = {row.protocol.get("in_distribution") for row in told}
     kept = [row.dataset for row in told if row.dataset not in {*inside, *names.MEANS}]
     systems = _listed(dict.fromkeys(names.system_label(row.system) for row in told), "the measured systems")
     datasets = _listed(dict.fromkeys(map(names.dataset_title, kept)), "the data sets")
+    if stem.startswith(STRIP):
+        systems, stem = names.system_label(stem.removeprefix(STRIP)), STRIP
     name = stem.removeprefix(f"{suite}_").replace("_", " ")
     caption, text = KNOWN.get(stem, (name[:1].upper() + name[1:], f'Plot "{name}" of {{systems}}.'))
     return caption, text.replace("{systems}", systems).replace("{datasets}", datasets) + ELSEWHERE

@@ -105,7 +105,11 @@ def pareto(rows: Sequence[Measurement]) -> "Figure":
             value_axis(axis, dataset, metric, [dot.row for dot in shown], ())
             _seconds_axis(axis, [dot.seconds for dot in shown])
         if axes:
-            shared_legend(figure, axes, "joined: no setting of the system is better in both; ring: its own recipe")
+            shared_legend(
+                figure,
+                axes,
+                "joined: no setting of the system is better in both; ring: its own recipe; numbers: steps, step size",
+            )
     return figure
 
 

@@ -228,6 +228,8 @@ def describe_intervals(entries: Sequence[Entry]) -> list[str]:
             names += [name(entry)] * (name(entry) not in names)
     if not made:
         return ["Brackets: 95 % intervals."] if entries else []
+    if all(text.startswith("range of") for text in made):  # of too few values to promise 95 %
+        return [f"Brackets: {'; '.join(made)}."]
     usual = max(made, key=lambda text: len(made[text]))
     if len(metrics) > 1 and len(made) > 1:
         return ["Brackets: 95 % intervals. " + "; ".join(f"{_join(made[text])}: {text}" for text in made) + "."]

@@ -105,16 +105,29 @@ def test_a_part_does_not_depend_on_the_other_seeds(name: str) -> None:
 @pytest.mark.parametrize("kind", ["ncsn", "ncsnv2"])
 def test_a_ladder_of_score_chains_spreads_its_steps_over_all_levels(kind: str) -> None:
     system = build(kind)
+    last = int(system.settings.denoise)
+    assert last == (kind == "ncsnv2")
     assert isinstance(system, StepSampler)
-    found = system.sample_steps(SEEDS, [9, 0, 3, 6])
-    assert list(found) == [0, 3, 6, 9]
-    for steps in (3, 6, 9):
-        assert np.array_equal(found[steps], build(kind, steps_per_level=steps // 3).sample(SEEDS))
-    for steps in (4, -3):
+    found = system.sample_steps(SEEDS, [9 + last, last, 3 + last, 6 + last])
+    assert list(found) == [last, 3 + last, 6 + last, 9 + last]
+    for each in (1, 2, 3):
+        own = build(kind, steps_per_level=each)
+        assert np.array_equal(found[own.total_steps], own.sample(SEEDS))
+    for steps in (4 + last, -3 + last):
         with pytest.raises(
             UserError, match=f"{kind}: a chain of {steps} steps, needed a multiple of its 3 noise levels"
         ):
-            system.sample_steps(SEEDS, [3, steps])
+            system.sample_steps(SEEDS, [3 + last, steps])
+
+
+@pytest.mark.parametrize("kind", ["ncsn", "ncsnv2"])
+def test_the_nearest_number_of_steps_can_be_had(kind: str) -> None:
+    system = build(kind)
+    assert system.nearest_steps(system.total_steps) == system.total_steps
+    found = [system.nearest_steps(steps) for steps in range(20)]
+    assert found == sorted(found)
+    system.sample_steps(SEEDS, sorted(set(found)))
+    assert all(abs(near - steps) <= 2 for steps, near in enumerate(found) if steps > 3)
 
 
 def test_a_ladder_of_reverse_chains_takes_evenly_spaced_times() -> None:

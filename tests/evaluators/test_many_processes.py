@@ -54,13 +54,20 @@ def worker(job: str, folder: Path) -> None:
     """What each process of a test runs; process 0 writes down what it got, and so does process 1."""
     parallel.start("cpu")
     rank = parallel.rank()
-    store = ArrayStore(None if job == "nowhere" else folder / "store")
+    store = ArrayStore(None if job in ("nowhere", "unequal units") else folder / "store")
     if job in ("folder", "nowhere"):
         found = store.compute(KEY, TOTAL, lambda a, b: noted(folder, a, b), chunk=20, unit=UNIT)
     elif job in ("summary", "summary nowhere"):
         cache = folder / "store" if job == "summary" else None
         extractor = OwnExtractor("toy:means", means, 50)
         found = summary_arrays(summarise(images(), extractor, keep_features=True, cache=cache, chunk=100))
+    elif job == "unequal units":  # a batch was halved in one of them
+        found = store.compute(KEY, TOTAL, lambda a, b: noted(folder, a, b), chunk=20, unit=UNIT + 3 * rank)
+    elif job == "other work":
+        try:
+            store.compute({**KEY, "data": rank}, TOTAL, rows, chunk=20)
+        except UserError as error:
+            found = {"said": np.array(str(error))}
     elif job == "refused":
 
         def refusing(start: int, stop: int) -> dict[str, np.ndarray]:
@@ -90,7 +97,12 @@ def launch(job: str, folder: Path, processes: int = 2, *options: str) -> list[di
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *options]
     done = subprocess.run(
-        [*command, str(here), job, str(folder)], env=environment, capture_output=True, text=True, timeout=240, check=False
+        [*command, str(here), job, str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [dict(np.load(folder / f"found-{rank}.npz")) for rank in range(processes)]
@@ -142,6 +154,16 @@ def test_summaries_are_those_of_one_process_to_the_last_bit(job: str, tmp_path: 
         assert_same(found, alone)
 
 
+def test_processes_that_disagree_on_the_size_of_a_batch_still_make_each_row(tmp_path: Path) -> None:
+    for found in launch("unequal units", tmp_path):
+        assert_same(found, rows(0, TOTAL))
+
+
+def test_processes_at_different_work_say_so_and_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    for found in launch("other work", tmp_path):
+        assert "measure different things" in str(found["said"])
+
+
 def test_what_one_process_refuses_all_refuse(tmp_path: Path) -> None:
     for found in launch("refused", tmp_path):
         assert str(found["said"]) == f"row {TOTAL // 2} is not finite"
@@ -171,7 +193,9 @@ def test_alone_the_functions_for_several_are_plain_calls() -> None:
 
 
 def test_asking_for_ones_rank_imports_no_torch() -> None:
-    code = "import sys; from vaebm import parallel; print(parallel.rank(), parallel.world_size(), 'torch' in sys.modules)"
+    code = (
+        "import sys; from vaebm import parallel; print(parallel.rank(), parallel.world_size(), 'torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "1", "False"]
 

@@ -223,3 +223,18 @@ def test_interval_covers_a_variance() -> None:
         found = jackknife(float(moments.statistics()[2][0, 0]), left_out, moments.counts)
         hits += found.low <= 1 <= found.high
     assert 0.91 <= hits / runs <= 0.98
+
+
+@pytest.mark.parametrize("own", [range(0, 20, 2), range(25, 20, 32), range(19, 20, 32)])
+def test_owners_of_some_groups_add_up_to_the_owner_of_all(own: range) -> None:
+    """One that owns none, among many, sees the same pivot, too."""
+    features = np.random.default_rng(0).normal(5, 1, (9000, 3))
+    whole, part = GroupedMoments(3), GroupedMoments(3, own=own)
+    for start in range(0, len(features), 500):
+        for moments in (whole, part):
+            moments.add(features[start : start + 500], start)
+    assert part.pivot.tolist() == whole.pivot.tolist()
+    for name in ("counts", "sums", "grams"):
+        mine, all_of_them = getattr(part, name), getattr(whole, name)
+        np.testing.assert_array_equal(mine[list(own)], all_of_them[list(own)])
+        assert not mine[[group for group in range(20) if group not in own]].any()

@@ -346,9 +346,10 @@ def test_a_figure_belongs_to_the_suite_with_the_longest_name() -> None:
 @pytest.mark.parametrize("stem", sorted(figures.KNOWN))
 def test_texts_of_known_figures_have_no_gap(stem: str) -> None:
     suite = stem.partition("_")[0]
-    caption, alt = words(stem, suite, [row for row in rows_of(["vaebm"]) if row.suite == suite])
+    rows = [row for row in rows_of(["vaebm"]) if row.suite == suite]
+    caption, alt = words(stem, suite, rows)
     assert caption
-    assert "VAEBM" in alt or suite == "ood"
+    assert "VAEBM" in alt or suite == "ood" or not rows
     assert not re.search(r"[{}]", caption + alt)
 
 

@@ -19,7 +19,7 @@ def boards() -> list[Board]:
 
 
 def test_every_suite_with_tables_prints_the_papers() -> None:
-    assert set(build_boards([])) == set(BOARDS) == {row.suite for row in read_published()}
+    assert set(build_boards([])) == {row.suite for row in read_published()} == set(BOARDS) - {"tradeoff"}
 
 
 def test_every_published_number_stands_in_exactly_one_place(boards: list[Board]) -> None:
