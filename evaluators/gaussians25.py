@@ -4,8 +4,9 @@ A model offers samples and a normalised density (see :class:`PointModel`); the m
 log-likelihood is the ceiling, and its modes and share are those of a perfect sampler at that number of samples.
 """
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
+from evaluators.array_store import ArrayStore, canonical_json
 from evaluators.measurement import Measurement
 from evaluators.metrics.intervals import CONFIDENCE, Estimate, check_confidence
 from evaluators.metrics.modes import high_quality
@@ -81,6 +83,50 @@ class TrueDensity:
     def log_density(self, points: Points) -> NDArray[np.float64]:
         """Return log p(x), (N,)."""
         return gaussians25.log_density(points)
+
+
+class KeptModel:
+    """A model whose answers are kept between runs: exact densities are dear.
+
+    Args:
+        about: JSON-able; everything that decides the model's answers. Empty: nothing is kept.
+    """
+
+    def __init__(self, model: PointModel, about: Mapping[str, Any], store: ArrayStore) -> None:
+        self.model, self.about = model, dict(about)
+        self.store = store if about else ArrayStore(None)
+        self.size, self.protocol = getattr(model, "size", ""), getattr(model, "protocol", {})
+
+    def sample_points(self, seeds: Sequence[int]) -> Points:
+        """See :class:`PointModel`."""
+        return self._kept("sample_points", [list(seeds)], lambda: self.model.sample_points(seeds))
+
+    def log_density(self, points: Points) -> NDArray[np.float64]:
+        """See :class:`PointModel`."""
+        return self._kept("log_density", [_digest(points)], lambda: self.model.log_density(points))
+
+    def grid_log_density(self, first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See :class:`GridModel`; point by point where the model has no better way."""
+
+        def whole() -> ArrayLike:
+            if isinstance(self.model, GridModel):
+                return self.model.grid_log_density(first, second)
+            points = np.stack(np.meshgrid(first, second, indexing="ij"), axis=-1).reshape(-1, 2)
+            return self.model.log_density(points).reshape(len(first), len(second))
+
+        return self._kept("grid_log_density", [_digest(first), _digest(second)], whole)
+
+    def _kept(self, what: str, given: list[Any], answer: Callable[[], ArrayLike]) -> NDArray[np.float64]:
+        # Minus infinity is a log density of 0, and no mistake: the store takes any number.
+        key = {"model": self.about, "what": what, "given": hashlib.sha256(canonical_json(given).encode()).hexdigest()}
+        found = self.store.compute(key, 1, lambda *_: {"answer": np.asarray(answer())[None]}, label=what, alone=True)
+        return np.array(found["answer"][0], dtype=np.float64)
+
+
+def _digest(array: NDArray[np.float64]) -> str:
+    return hashlib.sha256(
+        f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()
+    ).hexdigest()
 
 
 def mean_log_likelihood(log_p: ArrayLike, *, confidence: float = CONFIDENCE) -> Estimate:

@@ -10,6 +10,7 @@ KL(share of the triples || uniform) in nats. Even a perfect sampler has KL > 0 a
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from evaluators import drawing, gaussians25
+from evaluators.array_store import ArrayStore, source_hash
 from evaluators.drawing import Drawn
 from evaluators.gaussians25 import DensityMap
 from evaluators.measurement import Measurement
@@ -25,6 +27,7 @@ from evaluators.metrics.modes import expected_kl, expected_modes, mode_coverage
 from evaluators.protocols import Images
 from evaluators.suite import Bench, Option
 from vaebm.data import DataUnavailable
+from vaebm.data.image_set import images_sha256
 from vaebm.errors import UserError, did_you_mean
 
 DATASETS = ("stacked_mnist", "gaussians25")
@@ -145,17 +148,24 @@ class _Digits:
                 "32x32 (28x28 in a frame of 2 pixels), 3 channels"
             )
         frame = (height - 28) // 2
-        labels, confidence = np.empty(n, np.int64), np.empty(n)
+
+        def named(start: int, stop: int) -> dict[str, NDArray[Any]]:
+            part = np.asarray(images[start:stop])[:, frame : frame + 28, frame : frame + 28]
+            digits = np.ascontiguousarray(part.transpose(0, 3, 1, 2)).reshape(-1, 28, 28, 1)
+            logits = self.extractor.extract(digits)["logits"].astype(np.float64).reshape(-1, 3, 10)
+            shifted = np.exp(logits - logits.max(2, keepdims=True))
+            return {
+                "labels": logits.argmax(2) @ np.array([100, 10, 1]),
+                "confidence": (1 / shifted.sum(2)).mean(1),
+            }
+
+        key = {"digits of": images_sha256(np.asarray(images)), "classifier": dict(self.extractor.fingerprint or {})}
+        key["code"] = source_hash([Path(__file__)])
         with tqdm(total=n, desc=label, unit="img", disable=not self.bench.progress, leave=False) as bar:
-            for start in range(0, n, _BATCH):
-                part = np.asarray(images[start : start + _BATCH])[:, frame : frame + 28, frame : frame + 28]
-                digits = np.ascontiguousarray(part.transpose(0, 3, 1, 2)).reshape(-1, 28, 28, 1)
-                logits = self.extractor.extract(digits)["logits"].astype(np.float64).reshape(-1, 3, 10)
-                shifted = np.exp(logits - logits.max(2, keepdims=True))
-                confidence[start : start + len(part)] = (1 / shifted.sum(2)).mean(1)
-                labels[start : start + len(part)] = logits.argmax(2) @ np.array([100, 10, 1])
-                bar.update(len(part))
-        return labels, confidence
+            show = lambda done, total: bar.update(done - bar.n)
+            how: dict[str, Any] = {"chunk": _BATCH, "unit": _BATCH, "label": label, "progress": show}
+            found = ArrayStore(self.bench.folder("digits")).compute(key, n, named, **how)
+        return np.array(found["labels"], np.int64), np.array(found["confidence"], np.float64)
 
 
 def _coverage_rows(
@@ -230,9 +240,11 @@ def _binomial(share: float, n: int) -> tuple[float, float]:
 
 
 def _gaussians25(bench: Bench, result: ModesResult) -> None:
-    tested = bench.load_systems("gaussians25")
+    tested, store = bench.load_systems("gaussians25"), ArrayStore(bench.folder("densities"))
     systems: dict[str, Any] = {
-        name: under_test.system for name, under_test in tested.items() if under_test.system is not None
+        name: gaussians25.KeptModel(each.system, each.fingerprint, store)  # type: ignore[arg-type]
+        for name, each in tested.items()
+        if each.system is not None
     }
     rows, densities = gaussians25.measure(systems, seed=bench.options.seed)
     of = lambda row: {"fingerprint": dict(tested[row.system].fingerprint)} if row.system in tested else {}

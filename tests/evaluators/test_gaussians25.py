@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from evaluators.array_store import ArrayStore
 from evaluators.gaussians25 import (
     CONTROL,
     DensityMap,
+    KeptModel,
     TrueDensity,
     density_map,
     mean_log_likelihood,
@@ -175,3 +178,36 @@ def test_unusable_input_is_named() -> None:
         density_map(Gaussian(), extent=(1.0, 1.0))
     with pytest.raises(UserError, match="at least 2 points"):
         mean_log_likelihood([1.0])
+
+
+class Counting:
+    """A mixture's own density, counted; without a way for whole grids."""
+
+    size, protocol = "mini", {"quadrature_z": 3}
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def sample_points(self, seeds: Sequence[int]) -> np.ndarray:
+        self.calls.append("sample_points")
+        return gaussians25.sample_points(seeds)
+
+    def log_density(self, points: np.ndarray) -> np.ndarray:
+        self.calls.append("log_density")
+        return gaussians25.log_density(points)
+
+
+@pytest.mark.parametrize(("about", "asked"), [({"weights": "a"}, 3), ({}, 6)])
+def test_answers_of_a_model_are_kept_under_what_decides_them(about: dict, asked: int, tmp_path: Path) -> None:
+    model, points, axis = Counting(), gaussians25.sample_points(range(9)), np.linspace(-1, 1, 4)
+    for _ in range(2):
+        kept = KeptModel(model, about, ArrayStore(tmp_path))
+        np.testing.assert_array_equal(kept.log_density(points), gaussians25.log_density(points))
+        np.testing.assert_array_equal(kept.sample_points(range(5)), gaussians25.sample_points(range(5)))
+        grid = kept.grid_log_density(axis, axis)
+        assert grid[1, 3] == pytest.approx(gaussians25.log_density(np.array([[axis[1], axis[3]]]))[0])
+    assert len(model.calls) == asked
+    assert (kept.size, kept.protocol) == ("mini", {"quadrature_z": 3})
+    kept.log_density(points[:5])  # other points are another question
+    KeptModel(model, about and {"weights": "b"}, ArrayStore(tmp_path)).log_density(points)  # and so is another model
+    assert len(model.calls) == asked + 2

@@ -147,3 +147,11 @@ def test_default_number_of_samples_is_the_fields(tmp_path: Path) -> None:
     found = run(tmp_path, {"few": Stacked(2, size=28)}, n=0)
     assert cell(found, "few", "kl").n == 26_000
     assert len(found.samples["few"]) == 100
+
+
+def test_digits_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(tmp_path, {"one": Stacked()}, 30)
+    monkeypatch.setattr(Reader, "extract", lambda *_: pytest.fail("was read already"))
+    again = run(tmp_path, {"one": Stacked()}, 30)
+    assert [row.value for row in again.rows] == [row.value for row in first.rows]
+    assert np.array_equal(again.counts["one"], first.counts["one"])
