@@ -325,10 +325,12 @@ def test_several_suites_run_one_after_the_other(call: Callable[..., Run]) -> Non
     assert "kd" in run.stdout.lower()
 
 
-def test_suite_all_is_every_suite(call: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = []
+def test_suite_all_is_every_suite_and_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran, pages = [], []
     monkeypatch.setattr(benchmark, "run_suite", lambda name, suite, bench: ran.append((name, suite.name)))
-    assert cli.run(benchmark.main, ["--suite", "all"]) == 0
+    monkeypatch.setattr(benchmark.cli, "refresh_page", lambda options, out: pages.append(out))
+    assert cli.run(benchmark.main, ["--suite", "all", "--out", str(tmp_path)]) == 0
+    assert pages == [tmp_path]
     assert ran == [(name, name) for name in SUITES]
 
 
@@ -607,7 +609,6 @@ def test_without_a_network_a_row_says_what_is_missing(
         (("--threads", "100000"), ("--threads 100000", "to 1024")),
         (("--dtype", "float8"), ("--dtype float8", "unknown")),
         (("--suite", "ood,speed", "--random-weights"), ("--random-weights", "needed speed alone")),
-        (("--suite", "speed", "--random-weights", "--dataset", "mnist"), ("--dataset mnist", "CIFAR-10")),
         (("--importance-samples", "4"), ("--importance-samples", "vaebm")),
         (("--interp", "shuffled"), ("--interp", "cifar10_interp")),
     ],
@@ -615,6 +616,10 @@ def test_without_a_network_a_row_says_what_is_missing(
 )
 def test_a_wrong_word_is_named(small: Callable[..., Run], words: tuple[str, ...], parts: tuple[str, ...]) -> None:
     refused(small(*words), *parts)
+
+
+def test_random_weights_are_of_cifar10_alone(call: Callable[..., Run]) -> None:
+    refused(call("--suite", "speed", "--random-weights", "--dataset", "mnist"), "--dataset mnist", "CIFAR-10")
 
 
 def test_no_suite_says_which_there_are(call: Callable[..., Run]) -> None:

@@ -105,7 +105,9 @@ def run_speed() -> list[Measurement]:
         bench = make_bench(Path(folder), drawn, max_steps=2, against="one")
         rows = SUITES.load("speed")(lambda: (next(seconds), next(seconds))).measure(bench).rows
     steady = [replace(row, provenance={}) for row in rows]
-    return [replace(row, value=1.0) if row.metric == "peak_memory_gib" and row.value else row for row in steady]
+    return [
+        replace(row, value=1.0) if row.metric == "peak_memory_gib" and row.value is not None else row for row in steady
+    ]
 
 
 class Rated(Climber, Mean):

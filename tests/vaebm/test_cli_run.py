@@ -54,7 +54,7 @@ def test_what_all_processes_were_told_the_first_one_says(
     shared, own = UserError("all know"), UserError("mine")
     shared.everywhere = True  # type: ignore[attr-defined]
     assert told(shared, capsys) == "error: all know\n"
-    monkeypatch.setattr(cli, "rank", lambda: 1)
+    monkeypatch.setenv("RANK", "1")
     assert told(shared, capsys) == ""
     assert told(own, capsys) == "error: mine\n"
 
