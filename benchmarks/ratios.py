@@ -97,7 +97,7 @@ PARTS = {
         "numerics.py --device cuda --images 1000 --threads 0", "--only layout,noise --images 16 --repeats 1", 5
     ),
     "scale-out": Part("scale_out.py --num-images 600 --repeats 3", "--num-images 16 --repeats 1", 10),
-    "warm": Part("warm.py --num-images 600", "--suite ood --systems nvae --num-images 16 --repeats 1", 10),
+    "warm": Part("warm.py --num-images 1200", "--suite ood --systems nvae --num-images 16 --repeats 1", 8),
 }
 
 
