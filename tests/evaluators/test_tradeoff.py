@@ -150,8 +150,15 @@ def test_the_ladder_stands_around_the_systems_own_number_of_steps(own: int, rung
 
 
 def test_a_long_chain_is_not_made_longer() -> None:
-    (series,) = plan(chosen("long", Long()), Asked())
-    assert series.rungs == (25, 50, 100)
+    assert [series.rungs for series in plan(chosen("long", Long()), Asked())] == [(25,), (50,), (100,)]
+
+
+def test_a_long_chain_takes_the_numbers_of_steps_that_can_be_had() -> None:
+    class Coarse(Long):
+        def nearest_steps(self, steps: float) -> int:
+            return 1 + 11 * max(1, round((steps - 1) / 11))
+
+    assert [series.rungs for series in plan(chosen("long", Coarse()), Asked())] == [(23,), (45,), (100,)]
 
 
 def test_step_sizes_make_a_grid_with_steps_and_temperatures_do_not() -> None:
